@@ -1,0 +1,52 @@
+# Each target sets up all it needs: a virtual environment from the lock file, and Redis where it may install it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint bench soak lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(READY) ## a conversation that survives the death of its worker (about a minute)
+	@$(BIN)/berth demo
+
+test: $(READY) ## unit, component and whole-fleet tests (minutes)
+	@$(BIN)/pytest -q -n 2 --dist loadfile
+
+lint: $(READY) ## ruff, mypy --strict, import-linter, layout
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@bash .ci/layout
+
+bench: $(READY) ## what things cost, side by side in one run; writes build/bench
+	@$(BIN)/python tests/bench/run.py
+
+soak: $(READY) ## ten minutes of traffic under kills and restarts, then the checker
+	@$(BIN)/python tests/soak/soak.py --minutes 10
+
+lock: $(READY) ## resolve the dependencies anew into requirements.lock
+	@echo 'torch==2.13.0' | $(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \
+		--no-emit-index-url --no-header -q pyproject.toml -c - -o requirements.lock
+
+clean: ## remove what the targets made, the environment included
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# `--no-deps`: every package, with its hash, comes from the lock file and nothing else.
+$(READY): requirements.lock pyproject.toml
+	@bash .ci/preflight $(PYTHON)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV) from requirements.lock (about 5 GB with torch; a minute or two)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip sync -q --require-hashes requirements.lock
+	@$(BIN)/uv pip install -q --no-deps -e .
+	@touch $@

@@ -1,0 +1,134 @@
+"""Server-sent events to a client: framing, event ids, and a bounded buffer between a turn and a slow reader.
+
+A turn never waits for its client: it puts bytes into the stream's buffer and goes on. The buffer is bounded, and so is
+each write; a client that stays behind both counts as gone, so that it can hold neither memory nor a worker's slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from berth_api.errors import InvalidRequest
+from berth_gateway.settings import StreamSettings
+
+COMMENT = b": \n\n"
+
+
+_LIFE = 10**20
+"""A restart counts in steps of this in a sequence number, …"""
+_IDS = 10**10
+"""… output ids in steps of this, …"""
+_CHARS = 100
+"""… characters of text in steps of this, and events that brought neither by one."""
+
+_EVENT_ID = re.compile(r"(?P<turn>[A-Za-z0-9._-]{1,200}):(?P<seq>[0-9]{1,30}):(?P<crc>[0-9a-f]{8})")
+
+
+@dataclass(frozen=True, slots=True)
+class EventId:
+    """`<turn>:<seq>:<crc>`: what a client has seen when it has seen this event.
+
+    `seq` grows with every event. In it are the output ids and the characters of text so far: a rerun knows where to go
+    on, even where it cuts its events otherwise. `crc` is the CRC-32 of those ids, packed.
+    """
+
+    turn: str
+    ids: int = 0
+    chars: int = 0
+    crc: int = 0
+    life: int = 0
+    """How often the client was told to start over."""
+    same: int = 0
+    """Events before this one that brought the client just as far."""
+
+    def __str__(self) -> str:
+        seq = self.life * _LIFE + self.ids * _IDS + self.chars * _CHARS + self.same
+        return f"{self.turn}:{seq}:{self.crc:08x}"
+
+    @classmethod
+    def parse(cls, text: str) -> EventId:
+        """Raises `InvalidRequest` naming the header."""
+        found = _EVENT_ID.fullmatch(text)
+        if found is None:
+            raise InvalidRequest("Last-Event-ID is not an id of this API", field="Last-Event-ID")
+        life, rest = divmod(int(found["seq"]), _LIFE)
+        ids, rest = divmod(rest, _IDS)
+        chars, same = divmod(rest, _CHARS)
+        return cls(found["turn"], ids, chars, int(found["crc"], 16), life, same)
+
+    def saw(self, packed: bytes) -> bool:
+        """Whether the first `self.ids` of these packed output ids are the ones the client saw."""
+        return len(packed) >= 4 * self.ids and zlib.crc32(packed[: 4 * self.ids]) == self.crc
+
+
+def frame(name: str, event_id: str, data: bytes) -> bytes:
+    """One event; `data` must hold no newline (JSON as msgspec writes it has none)."""
+    return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), event_id.encode(), data)
+
+
+class ClientStream:
+    """The bytes on their way to one client."""
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._settings = settings
+        self._buffer = bytearray()
+        self._wake = asyncio.Event()
+        self._ended = False
+        self._silent = True
+        self.overrun = False
+        """The client is too slow; nothing more is kept for it."""
+
+    def put(self, data: bytes) -> None:
+        """Queue bytes; never blocks. Nothing is kept after `end` or an overrun."""
+        if self._ended or self.overrun:
+            return
+        if len(self._buffer) + len(data) > self._settings.buffer_bytes:
+            self.overrun = True
+            self._buffer.clear()
+        else:
+            self._buffer += data
+        self._silent = False
+        self._wake.set()
+
+    def end(self) -> None:
+        """Nothing follows: `pump` returns when all is written."""
+        self._ended = True
+        self._wake.set()
+
+    async def pump(self, response: web.StreamResponse) -> None:
+        """Write until the end. Raises `ConnectionError` when the client is gone or too slow."""
+        ticker = asyncio.get_running_loop().call_later(self._settings.keep_alive_s, self._tick)
+        self._ticker = ticker
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if self.overrun:
+                    raise ConnectionResetError("the client reads too slowly")
+                while self._buffer:
+                    data = bytes(self._buffer)
+                    self._buffer.clear()
+                    await self._write(response, data)
+                if self._ended:
+                    return
+        finally:
+            self._ticker.cancel()
+
+    async def _write(self, response: web.StreamResponse, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._settings.write_s):
+                await response.write(data)
+        except TimeoutError:
+            raise ConnectionResetError("the client reads too slowly") from None
+
+    def _tick(self) -> None:
+        """Keep proxies from closing a silent stream."""
+        if self._silent:
+            self.put(COMMENT)
+        self._silent = True
+        self._ticker = asyncio.get_running_loop().call_later(self._settings.keep_alive_s, self._tick)

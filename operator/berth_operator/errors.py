@@ -1,0 +1,45 @@
+"""What can go wrong around a fleet, said so that a person can act on it.
+
+FleetError
+├── AdminUnavailable     no gateway answers (the plan fails static)
+├── AdminRefused         a gateway answers no: asking again will not help
+├── ChildFailed          a process ended before it was ready
+├── StateDirInUse        another fleet lives in the state directory
+├── StateDirUnusable     it cannot be made, read or written
+└── RedisMissing         no Redis server on this machine
+"""
+
+from __future__ import annotations
+
+
+class FleetError(Exception):
+    """The base; its text is one line that names the cause."""
+
+
+class AdminUnavailable(FleetError):
+    """No gateway could be asked."""
+
+
+class AdminRefused(FleetError):
+    """A gateway refused an order; `type` is the problem's, as in `berth_api.errors`."""
+
+    def __init__(self, message: str, *, type_: str, status: int) -> None:
+        super().__init__(message)
+        self.type = type_
+        self.status = status
+
+
+class ChildFailed(FleetError):
+    """A process ended before it was ready, by its own decision."""
+
+
+class StateDirInUse(FleetError):
+    """A state directory belongs to one running fleet at a time."""
+
+
+class StateDirUnusable(FleetError):
+    """The file system refuses."""
+
+
+class RedisMissing(FleetError):
+    """There is no Redis server to start."""

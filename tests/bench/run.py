@@ -1,0 +1,110 @@
+"""What things cost, side by side in one run: tables here, all numbers in one JSON file.
+
+python tests/bench/run.py                          everything (about ten minutes)
+python tests/bench/run.py --only ledger,history    some of it
+python tests/bench/run.py --write-docs             and docs/benchmarks.md with its plot, from these numbers
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "fleet")]
+
+import failover  # noqa: E402 - importable only from here on
+import history  # noqa: E402
+import ledger_costs  # noqa: E402
+import overhead  # noqa: E402
+import recall  # noqa: E402
+
+
+async def measure_failover(options: argparse.Namespace) -> dict[str, Any]:
+    return (await failover.measure(options.points, options.seed))[1]
+
+
+async def measure_recall(options: argparse.Namespace) -> dict[str, Any]:
+    return (await recall.measure(options.items))[1]
+
+
+Measure = Callable[[argparse.Namespace], Awaitable[dict[str, Any]]]
+PARTS: dict[str, tuple[str, Measure, Callable[[dict[str, Any]], str]]] = {
+    "gateway": ("what the gateway adds to a token", lambda _: overhead.measure(), overhead.show),
+    "ledger": ("what the ledger costs", lambda _: ledger_costs.measure(), ledger_costs.show),
+    "history": ("a turn's time against its history", lambda _: history.measure(), history.show),
+    "failover": ("how long a client waits when its worker dies", measure_failover, failover.show),
+    "recall": ("what berth-tiny remembers", measure_recall, recall.show),
+}
+
+
+def arguments() -> argparse.Namespace:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--only", help=f"comma-separated, of {', '.join(PARTS)}")
+    flags.add_argument("--points", type=int, default=20, help="failover: turns that lose their worker")
+    flags.add_argument("--items", type=int, default=200, help="recall: questions")
+    flags.add_argument("--seed", type=int, default=1)
+    flags.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder of results.json")
+    flags.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its plot")
+    options = flags.parse_args()
+    options.only = options.only.split(",") if options.only else list(PARTS)
+    if unknown := set(options.only) - PARTS.keys():
+        flags.error(f"--only: no such part: {', '.join(sorted(unknown))}")
+    return options
+
+
+def machine() -> dict[str, Any]:
+    """Where the numbers are from."""
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    return {"cpu": cpu.partition(": ")[2], "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def write_docs(results: dict[str, Any], tables: dict[str, str]) -> None:
+    """Make docs/benchmarks.md from this run's tables."""
+    where = results["machine"]
+    text = [
+        "# Benchmarks",
+        f"\nMeasured by `make bench` on {where['cpu']} ({where['cores']} cores), {results['date']}, all in one run.",
+        "Times on a shared machine wander: compare rows of one table, not tables of two days.",
+        *(tables[name] for name in PARTS if name in tables),
+    ]
+    if "history" in tables:
+        text.append("\n![A turn's time against its history](turn-time-vs-history.svg)")
+        history.plot(results["history"], ROOT / "docs" / "turn-time-vs-history.svg")
+    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(text) + "\n")
+
+
+def main() -> int:
+    options = arguments()
+    results: dict[str, Any] = {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
+    tables = {}
+    for number, name in enumerate(options.only, start=1):
+        title, measure, show = PARTS[name]
+        began = time.monotonic()
+        print(f"\n[{number}/{len(options.only)}] {name}: {title} ...", flush=True)
+
+        async def run(measure: Measure = measure) -> dict[str, Any]:
+            return await measure(options)
+
+        results[name] = asyncio.run(run())
+        tables[name] = show(results[name])
+        print(f"{tables[name]}\n({time.monotonic() - began:.0f} s)", flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.json").write_text(json.dumps(results, indent=1))
+    print(f"\nwrote {options.out / 'results.json'}")
+    if options.write_docs:
+        write_docs(results, tables)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

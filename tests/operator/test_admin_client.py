@@ -1,0 +1,137 @@
+"""The admin API's client: several gateways, one of them good."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from berth_api.admin import WorkerPut
+from berth_operator.admin_client import AdminClient
+from berth_operator.errors import AdminRefused, AdminUnavailable
+
+DEAD = "http://127.0.0.1:1"
+VIEW = {
+    "id": "w/1.boot",
+    "namespace": "default",
+    "fleet": "default",
+    "url": "http://w",
+    "slots": 4,
+    "fingerprint": "f",
+    "cordoned": False,
+    "suspect": False,
+    "running": ["a"],
+    "idle": [],
+}
+
+Make = Callable[..., Awaitable[AdminClient]]
+
+
+class Gateway:
+    """Answers everything with one response, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[], web.Response] = lambda: web.json_response([VIEW])
+        self.asked: list[tuple[str, str, str | None, bytes]] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        asked = (request.method, request.raw_path, request.headers.get("Authorization"), await request.read())
+        self.asked.append(asked)
+        return self.answer()
+
+
+@pytest_asyncio.fixture
+async def gateways() -> AsyncIterator[list[tuple[Gateway, str]]]:
+    """Two gateways and their URLs."""
+    made, servers = [], []
+    for _ in range(2):
+        gateway, app = Gateway(), web.Application()
+        app.router.add_route("*", "/{path:.*}", gateway.handle)
+        server = TestServer(app, host="127.0.0.1")
+        await server.start_server()
+        servers.append(server)
+        made.append((gateway, f"http://127.0.0.1:{server.port}"))
+    yield made
+    for server in servers:
+        await server.close()
+
+
+@pytest_asyncio.fixture
+async def client() -> AsyncIterator[Callable[..., AdminClient]]:
+    async with aiohttp.ClientSession() as http:
+        yield lambda *urls: AdminClient(lambda: urls, "secret", http, timeout_s=5.0)
+
+
+async def test_sends_the_token_and_reads_workers(gateways, client) -> None:
+    gateway, url = gateways[0]
+    (worker,) = await client(url).workers()
+    assert (worker.id, worker.running, worker.waiting) == ("w/1.boot", ["a"], 0)
+    assert gateway.asked == [("GET", "/admin/workers", "Bearer secret", b"")]
+
+
+async def test_a_workers_id_is_quoted(gateways, client) -> None:
+    gateway, url = gateways[0]
+    await client(url).put_worker("w/1.boot", WorkerPut("default", "default", "http://w", cordoned=True))
+    method, path, _, body = gateway.asked[0]
+    assert (method, path) == ("PUT", "/admin/workers/w%2F1.boot")
+    assert body == b'{"namespace":"default","fleet":"default","url":"http://w","cordoned":true}'
+
+
+async def test_a_dead_gateway_is_passed_over(gateways, client) -> None:
+    assert len(await client(DEAD, gateways[0][1]).workers()) == 1
+
+
+async def test_one_that_cannot_now_is_passed_over(gateways, client) -> None:
+    (sick, sick_url), (_, url) = gateways
+    sick.answer = lambda: web.json_response({"type": "ledger_unavailable", "detail": "no Redis"}, status=503)
+    assert len(await client(sick_url, url).workers()) == 1
+
+
+async def test_who_answered_last_is_asked_first(gateways, client) -> None:
+    (sick, sick_url), (_, url) = gateways
+    sick.answer = lambda: web.Response(status=500)
+    both = client(sick_url, url)
+    await both.workers()
+    await both.workers()
+    assert len(sick.asked) == 1
+
+
+async def test_nobody_left_says_why(gateways, client) -> None:
+    gateway, url = gateways[0]
+    gateway.answer = lambda: web.json_response({"type": "ledger_unavailable", "detail": "no Redis"}, status=503)
+    with pytest.raises(AdminUnavailable, match=f"{DEAD}.*no Redis"):
+        await client(DEAD, url).workers()
+
+
+async def test_no_gateway_known_is_said(client) -> None:
+    with pytest.raises(AdminUnavailable, match="none is known"):
+        await client().workers()
+
+
+async def test_a_refusal_is_final(gateways, client) -> None:
+    (first, first_url), (second, second_url) = gateways
+    first.answer = lambda: web.json_response({"type": "conflict", "detail": "another model"}, status=409)
+    with pytest.raises(AdminRefused, match="another model") as caught:
+        await client(first_url, second_url).put_worker("w", WorkerPut("default", "default", "http://w"))
+    assert (caught.value.type, caught.value.status) == ("conflict", 409)
+    assert second.asked == []
+
+
+async def test_dropping_the_unknown_is_fine(gateways, client) -> None:
+    gateway, url = gateways[0]
+    gateway.answer = lambda: web.json_response({"type": "no_such_worker"}, status=404)
+    await client(url).drop_worker("w")
+    gateway.answer = lambda: web.json_response({"type": "unauthorized", "detail": "who?"}, status=401)
+    with pytest.raises(AdminRefused, match=r"who\?"):
+        await client(url).drop_worker("w")
+
+
+async def test_an_answer_that_makes_no_sense_is_no_view(gateways, client) -> None:
+    gateway, url = gateways[0]
+    gateway.answer = lambda: web.json_response({"workers": 3})
+    with pytest.raises(AdminUnavailable, match="makes no sense"):
+        await client(url).workers()

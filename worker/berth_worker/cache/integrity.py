@@ -1,0 +1,80 @@
+"""The books of the KV pool, and the exact identity that they keep after every step.
+
+    available + evictable + protected + session_held + uncached == total        (tokens in whole pages)
+
+What is lent is derived from the running requests at each check: a cached flag would itself have to be kept right
+through abort, retract and overlap. `evictable` and `protected` belong to the radix tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from berth_worker.cache.errors import AccountingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from berth_worker.cache.kv import Holding, KVCache
+    from berth_worker.cache.sessions import Slots
+
+CheckLevel = Literal["off", "idle", "busy"]
+"""When the identity is verified: never, when no request is left, or after every step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One atomic snapshot, in tokens (rows in rows)."""
+
+    available: int
+    evictable: int
+    protected: int
+    session_held: int
+    uncached: int
+    total: int
+    rows_free: int
+    rows_held: int
+    rows_total: int
+
+
+def snapshot(cache: KVCache, slots: Slots, running: Iterable[Holding]) -> Memory:
+    """Count every token of the pool. `running` are the holdings of admitted requests; some of them are slots'."""
+    lent = list(running)
+    lent_ids = {id(holding) for holding in lent}
+    idle = [slot.holding for slot in slots if id(slot.holding) not in lent_ids]
+    page = cache.pool.page_size
+    return Memory(
+        available=cache.pool.free * page,
+        evictable=0,
+        protected=0,
+        session_held=sum(map(cache.own_pages, idle)) * page,
+        uncached=sum(map(cache.own_pages, lent)) * page,
+        total=cache.pool.num_pages * page,
+        rows_free=cache.rows.free,
+        rows_held=len(idle) + len(lent),
+        rows_total=cache.rows.total,
+    )
+
+
+def verify(memory: Memory) -> None:
+    """Raise `AccountingError` if tokens or rows were lost, or counted twice."""
+    counted = memory.available + memory.evictable + memory.protected + memory.session_held + memory.uncached
+    if counted != memory.total:
+        raise AccountingError(f"{counted} of {memory.total} KV tokens accounted for: {memory}")
+    if memory.rows_free + memory.rows_held != memory.rows_total:
+        raise AccountingError(f"{memory.rows_free + memory.rows_held} of {memory.rows_total} rows accounted: {memory}")
+
+
+def verify_owners(cache: KVCache, holdings: Iterable[Holding]) -> None:
+    """Raise `AccountingError` if two of `holdings` (slots and requests, each once) share a page or a row."""
+    rows: set[int] = set()
+    pages: set[int] = set()
+    for holding in holdings:
+        own = cache.pages(holding)[cache.pool.pages_for(holding.shared) :].tolist()
+        if holding.row in rows or not pages.isdisjoint(own):
+            raise AccountingError(f"row {holding.row} or its pages {own} have two owners")
+        if not holding.shared <= holding.committed <= holding.allocated:
+            raise AccountingError(f"lengths out of order: {holding}")
+        rows.add(holding.row)
+        pages.update(own)

@@ -1,0 +1,346 @@
+"""The engine without its thread: requests in, steps, events out. Everything here runs on one thread.
+
+A refused request changes nothing: all checks come first; then the fence moves, an older attempt is aborted, and the
+request is queued. There are two ways out of a request, `_finish` and `abort`, so that KV, session and client always
+hear of its end together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from berth_api import heads
+from berth_api.errors import Conflict, Draining, InvalidRequest
+from berth_api.wire import Aborted, Finished, FinishReason, Started, TokenLogprob, Tokens
+from berth_worker.cache.integrity import snapshot, verify, verify_owners
+from berth_worker.cache.kv import KVCache
+from berth_worker.cache.pages import PagePool
+from berth_worker.cache.rows import RowTable
+from berth_worker.cache.sessions import Slots
+from berth_worker.engine.intake import Intake
+from berth_worker.engine.requests import Event, Generate, Live, PromptLogprobs, Sink
+from berth_worker.engine.scheduler import Scheduler
+from berth_worker.engine.stats import Counters, State
+from berth_worker.sessions.fence import Fence, Fences
+from berth_worker.sessions.gateway import resolve
+from berth_worker.sessions.history import PACKED
+from berth_worker.sessions.native import NativeSessions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from berth_api.wire import ReleaseRequest, StopRequest, TurnRequest
+    from berth_worker.cache.integrity import CheckLevel
+    from berth_worker.engine.batch import Runner, Sampled
+    from berth_worker.engine.intake import Model
+    from berth_worker.engine.scheduler import Limits
+    from berth_worker.engine.sequence import Work
+    from berth_worker.sessions.history import History
+
+log = structlog.get_logger(__name__)
+
+
+class Core:
+    """One model, its KV pool, its sessions and its requests."""
+
+    def __init__(
+        self, runner: Runner, model: Model, limits: Limits, *, slots: int, check: CheckLevel, clock: Callable[[], float]
+    ) -> None:
+        self._runner, self._check, self._clock = runner, check, clock
+        pool = PagePool(runner.num_pages, runner.page_size)
+        self.cache = KVCache(pool, RowTable(slots, pool.pages_for(model.context)))
+        self.slots = Slots(self.cache)
+        self.scheduler = Scheduler(self.cache, self.slots, limits)
+        self.native = NativeSessions()
+        self.fences = Fences()
+        self.counters = Counters()
+        self.draining = False
+        self.outbox: list[tuple[Sink, Event]] = []
+        """Events for callers, in order; whoever drives the engine takes them away."""
+        self._intake = Intake(model)
+        self._live: dict[int, Live] = {}
+        self._turns: dict[str, Live] = {}
+        """Gateway turns in flight, by session uid."""
+        self._arrivals = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is queued or running."""
+        return not self._live
+
+    # Requests
+
+    def generate(self, request: Generate, sink: Sink) -> None:
+        """Accept a native request. Raises a `BerthError`, changing nothing, if it cannot be."""
+        self._check_accepting()
+        if any(live.rid == request.rid for live in self._live.values()):
+            raise InvalidRequest(f"rid {request.rid!r} belongs to a request that runs", field="rid")
+        session = self.native.ready(request.session_id) if request.session_id is not None else None
+        live = self._intake.generate(request, session, self._arrivals, sink)
+        if session is not None:
+            self.native.begin(session.id)
+        self._accept(live)
+
+    def turn(self, request: TurnRequest, sink: Sink) -> None:
+        """Accept a gateway's turn. Besides, raises `Stale`, `Duplicate`, `HistoryRequired` and `Conflict`."""
+        self._check_accepting()
+        fence, older = Fence(request.epoch, request.attempt), self._turns.get(request.uid)
+        self.fences.check(request.uid, fence)
+        live = self._intake.turn(request, resolve(request, self._held(request.uid)), self._arrivals, sink)
+        self.fences.advance(request.uid, fence)
+        if older is not None:
+            self._abort(older, "superseded", "a newer attempt at this session arrived")
+        self._turns[request.uid] = live
+        self._accept(live)
+
+    def _check_accepting(self) -> None:
+        if self.draining:
+            raise Draining("this worker is going away and takes no new work")
+        self.scheduler.check_queue()
+
+    def _held(self, uid: str) -> History | None:
+        """Return what is known of a gateway session: by the turn in flight, else by its slot."""
+        live, slot = self._turns.get(uid), self.slots.get(("gateway", uid))
+        if live is not None and live.turn is not None:
+            return live.turn.parent
+        return slot.history if slot is not None else None
+
+    def _accept(self, live: Live) -> None:
+        self._arrivals += 1
+        self._live[live.sequence.key] = live
+        finish = _replay(live)
+        if finish is None:
+            self.scheduler.add(live.sequence)
+        else:
+            self._finish(live, finish)
+
+    # Orders
+
+    def stop(self, order: StopRequest) -> bool:
+        """Finish a gateway's turn with what it has said so far; say whether that very attempt was in flight."""
+        live = self._turns.get(order.uid)
+        if live is None or live.turn is None:
+            return False
+        if (live.turn.turn, live.turn.fence) != (order.turn, Fence(order.epoch, order.attempt)):
+            return False
+        self._finish(live, FinishReason("stop"))
+        return True
+
+    def cancel(self, sink: Sink, reason: str, message: str) -> None:
+        """Abort the request whose events go to `sink`, if it is still in flight."""
+        for live in [live for live in self._live.values() if live.sink is sink]:
+            self._abort(live, reason, message)
+
+    def abort(self, rid: str) -> None:
+        """Abort the request `rid`. An unknown one may have ended just now: no error."""
+        for live in [live for live in self._live.values() if live.rid == rid]:
+            self._abort(live, "abort", "aborted by request")
+
+    def abort_all(self, reason: str, message: str) -> None:
+        """Abort everything that is queued or running."""
+        for live in list(self._live.values()):
+            self._abort(live, reason, message)
+
+    def open(self, session_id: str | None, capacity: int, timeout_s: float | None) -> str:
+        """Open a native session; return its id."""
+        if self.draining:
+            raise Draining("this worker is going away and takes no new work")
+        return self.native.open(session_id, capacity, timeout_s, self._clock())
+
+    def close(self, session_id: str) -> None:
+        """Close a native session, when its turn ends if one is in flight."""
+        if self.native.close(session_id):
+            self.slots.release(("native", session_id))
+
+    def release(self, order: ReleaseRequest) -> bool:
+        """Wipe a gateway session's KV, unless a turn runs or a turn of a higher epoch ran. True: none is held now."""
+        seen = self.fences.seen(order.uid)
+        if order.uid in self._turns or (seen is not None and seen.epoch > order.epoch):
+            return False
+        self.slots.release(("gateway", order.uid))
+        return True
+
+    def flush(self) -> None:
+        """Wipe the KV of every session. Raises `Conflict` while requests are in flight."""
+        if not self.idle:
+            raise Conflict(f"{len(self._live)} requests are in flight")
+        for slot in list(self.slots):
+            self.slots.release(slot.key)
+
+    def drain(self) -> None:
+        """Refuse everything new from now on."""
+        self.draining = True
+
+    def reap(self) -> bool:
+        """Close native sessions that were idle for too long; say whether there were any."""
+        reaped = self.native.reap(self._clock())
+        for session_id in reaped:
+            self.slots.release(("native", session_id))
+        return bool(reaped)
+
+    # Steps
+
+    def step(self) -> None:
+        """Admit, run one forward pass, hand out what came of it. Raises `AccountingError` if the books are wrong."""
+        for sequence in self.scheduler.admit():
+            self._start(self._live[sequence.key])
+        work = self.scheduler.plan()
+        if work:
+            self._run(work)
+        if self._check == "busy" or (self._check == "idle" and self.idle):
+            self.verify()
+
+    def give_up(self, message: str) -> None:
+        """Tell every request that it is over. For an engine whose books are wrong: no KV is touched any more."""
+        for live in self._live.values():
+            self._emit(live, Aborted("internal_error", message))
+        self._live.clear()
+
+    def verify(self) -> None:
+        """Raise `AccountingError` if KV was lost, counted twice or has two owners."""
+        holdings = {id(holding): holding for holding in self.scheduler.holdings}
+        holdings |= {id(slot.holding): slot.holding for slot in self.slots}
+        verify(snapshot(self.cache, self.slots, self.scheduler.holdings))
+        verify_owners(self.cache, holdings.values())
+
+    def _run(self, work: list[Work]) -> None:
+        try:
+            results = self._runner.step([item.step for item in work])
+        except Exception as error:  # what a backend raises is its own; the requests of this pass must not hang on it
+            log.exception("step failed", requests=len(work))
+            self.counters.failed_steps += 1
+            for item in work:
+                self._abort(self._live[item.sequence.key], "internal_error", f"the step failed: {error}")
+            return
+        self.counters.failed_steps = 0
+        self.counters.steps += 1
+        for item, sampled in zip(work, results, strict=True):
+            self._advance(self._live[item.sequence.key], item, sampled)
+
+    def _advance(self, live: Live, item: Work, sampled: Sampled) -> None:
+        sequence, end = item.sequence, item.step.end
+        sequence.computed = end
+        if sequence.holding is not None:
+            self.cache.commit(sequence.holding, end)
+        self._note_prompt_logprobs(live, sampled)
+        if end < sequence.length:
+            return
+        if sampled.token is None:
+            self._finish(live, FinishReason("length"))
+            return
+        sequence.append(sampled.token)
+        self.counters.generated_tokens += 1
+        said = live.answer.push(sampled.token)
+        self._emit(live, Tokens([sampled.token], said.text, _logprobs(live, sampled)))
+        if said.finish is not None:
+            self._finish(live, said.finish)
+
+    def _note_prompt_logprobs(self, live: Live, sampled: Sampled) -> None:
+        sequence = live.sequence
+        first, prompt = sequence.prompt_logprobs_from, sequence.sample.prompt_length
+        if first is None:
+            return
+        live.prompt_logprobs += sampled.prompt_logprobs
+        live.prompt_top += sampled.prompt_top
+        if sequence.computed >= prompt:
+            sequence.prompt_logprobs_from = None
+            shown = prompt - len(live.prompt_logprobs) - 1
+            ids = sequence.buffer[shown:prompt].tolist()
+            self._emit(live, PromptLogprobs(ids, [None, *live.prompt_logprobs], [[], *live.prompt_top]))
+
+    def _start(self, live: Live) -> None:
+        if not live.started:
+            live.started = True
+            prompt, cached = live.sequence.sample.prompt_length, live.sequence.cached
+            self.counters.prompt_tokens += prompt
+            self.counters.cached_tokens += cached
+            self._emit(live, Started(prompt, cached))
+
+    def _emit(self, live: Live, event: Event) -> None:
+        self.outbox.append((live.sink, event))
+
+    # Ends
+
+    def _finish(self, live: Live, reason: FinishReason) -> None:
+        """Commit: the session's history is prompt and output now, its KV goes to the slot."""
+        sequence = live.sequence
+        # A turn that ends before its admission has no KV of its own; the slot keeps what the history shares with it.
+        holding = sequence.holding or self.slots.restore(sequence.session, sequence.reuse)
+        if not live.started and holding is not None:
+            sequence.cached = holding.committed
+        self._start(live)
+        self._forget(live)
+        history = _extended(live)
+        if holding is not None and sequence.session is not None:
+            self.slots.save(sequence.session, holding, sequence.length, history)
+        elif holding is not None:
+            self.cache.release(holding)
+        if live.native is not None and self.native.end(live.native, sequence.ids.copy(), self._clock()):
+            self.slots.release(sequence.session)
+        head = history.head if history is not None else heads.ROOT
+        self.counters.turns[reason.type] += 1
+        self._emit(live, Finished(head, reason, live.answer.count, live.answer.flush(reason)))
+
+    def _abort(self, live: Live, reason: str, message: str) -> None:
+        """Discard: KV is wiped, the slot's included; the tokens committed before stay."""
+        self._forget(live)
+        if not self.slots.release(live.sequence.session) and live.sequence.holding is not None:
+            self.cache.release(live.sequence.holding)
+        if live.native is not None:
+            self.native.end(live.native, None, self._clock())
+        self.counters.turns[reason] += 1
+        self._emit(live, Aborted(reason, message))
+
+    def _forget(self, live: Live) -> None:
+        self.scheduler.remove(live.sequence)
+        self._runner.forget(live.sequence.key)
+        del self._live[live.sequence.key]
+        if live.turn is not None:
+            del self._turns[live.turn.uid]
+
+    def state(self) -> State:
+        """Return a snapshot of everything that is told to the outside."""
+        lent = len({sequence.session for sequence in self.scheduler.running if sequence.session is not None})
+        first_turns = sum(self.slots.get(s.session) is None for s in self.scheduler.running if s.session is not None)
+        return State(
+            memory=snapshot(self.cache, self.slots, self.scheduler.holdings),
+            running=len(self.scheduler.running),
+            queued=len(self.scheduler.waiting),
+            resident=len(self.slots) + first_turns,
+            lent=lent,
+            native_sessions=len(self.native),
+            turns=dict(self.counters.turns),
+            prompt_tokens=self.counters.prompt_tokens,
+            cached_tokens=self.counters.cached_tokens,
+            generated_tokens=self.counters.generated_tokens,
+            steps=self.counters.steps,
+            evictions=self.slots.evictions,
+            failed_steps=self.counters.failed_steps,
+            draining=self.draining,
+        )
+
+
+def _replay(live: Live) -> FinishReason | None:
+    """Push the resumed output ids, showing nothing; return the reason if the turn ended with one of them."""
+    sequence = live.sequence
+    for token in sequence.ids[sequence.sample.prompt_length :].tolist():
+        finish = live.answer.push(token).finish
+        if finish is not None:
+            return finish
+    return None
+
+
+def _extended(live: Live) -> History | None:
+    """Return the history under which a gateway's turn is pending; None for a native request."""
+    if live.turn is None:
+        return None
+    turn = live.sequence.ids[len(live.turn.parent.ids) :]
+    return live.turn.parent.extend([turn.astype(PACKED).tobytes()])
+
+
+def _logprobs(live: Live, sampled: Sampled) -> list[TokenLogprob] | None:
+    if not live.sequence.sample.return_logprob or sampled.token is None or sampled.logprob is None:
+        return None
+    return [TokenLogprob(sampled.logprob, sampled.token, sampled.top)]

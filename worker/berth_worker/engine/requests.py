@@ -1,0 +1,78 @@
+"""What callers ask of the engine, and what they hear back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from berth_api.wire import Aborted, Finished, Started, Tokens
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from berth_api.wire import Sampling
+    from berth_worker.engine.answer import Answer
+    from berth_worker.engine.sequence import Sequence
+    from berth_worker.sessions.fence import Fence
+    from berth_worker.sessions.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """A native request: ids (int32), with or without a session of the worker's own."""
+
+    rid: str
+    input_ids: NDArray[np.int32]
+    sampling: Sampling
+    seed: int
+    session_id: str | None = None
+    return_logprob: bool = False
+    logprob_start: int | None = None
+    """First position of the full prompt whose input logprobs are asked for; None: output logprobs only."""
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLogprobs:
+    """Input logprobs of `ids`, the prompt from where they were asked for; the first has none."""
+
+    ids: list[int]
+    logprobs: list[float | None]
+    top: list[list[tuple[float, int]]]
+
+
+Event = Started | Tokens | PromptLogprobs | Finished | Aborted
+
+
+class Sink(Protocol):
+    """Where a request's events go, in order; the last is `Finished` or `Aborted`."""
+
+    def put(self, event: Event) -> None:
+        """Take an event. Never blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayTurn:
+    """What is special about a gateway's turn: the fence it holds and the history it began from."""
+
+    uid: str
+    turn: str
+    fence: Fence
+    parent: History
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A request between acceptance and its last event."""
+
+    rid: str
+    sequence: Sequence
+    answer: Answer
+    sink: Sink
+    native: str | None = None
+    """The native session whose turn this is."""
+    turn: GatewayTurn | None = None
+    started: bool = False
+    prompt_logprobs: list[float] = field(default_factory=list)
+    prompt_top: list[list[tuple[float, int]]] = field(default_factory=list)

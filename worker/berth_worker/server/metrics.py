@@ -1,0 +1,62 @@
+"""Prometheus' view of the engine, made from its latest snapshot when it is asked for: nothing to keep in step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
+from prometheus_client.exposition import generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.core import Metric
+
+    from berth_worker.engine.stats import State
+
+__all__ = ["CONTENT_TYPE", "exposition"]
+
+
+class _Snapshot:
+    def __init__(self, state: State, slots: int) -> None:
+        self._state, self._slots = state, slots
+
+    def collect(self) -> Iterator[Metric]:
+        state, memory = self._state, self._state.memory
+        yield GaugeMetricFamily("berth_worker_requests_running", "Requests in the batch.", state.running)
+        yield GaugeMetricFamily("berth_worker_requests_queued", "Requests that wait.", state.queued)
+        rows = {
+            "active": state.lent,
+            "idle": state.resident - state.lent,
+            "free": self._slots - memory.rows_held,
+            "sessionless": memory.rows_held - state.resident,
+        }
+        yield _by("berth_worker_slots", "Slots by what holds them.", "state", rows)
+        kinds = ("available", "evictable", "protected", "session_held", "uncached")
+        tokens = {kind: getattr(memory, kind) for kind in kinds}
+        yield _by("berth_worker_kv_tokens", "KV tokens, in whole pages, by state.", "state", tokens)
+        yield CounterMetricFamily("berth_worker_prompt_tokens", "Prompt tokens admitted.", state.prompt_tokens)
+        yield CounterMetricFamily("berth_worker_cached_tokens", "Prompt tokens with KV held.", state.cached_tokens)
+        yield CounterMetricFamily("berth_worker_generated_tokens", "Tokens sampled.", state.generated_tokens)
+        yield CounterMetricFamily("berth_worker_steps", "Forward passes.", state.steps)
+        yield CounterMetricFamily("berth_worker_evictions", "Slots that gave way.", state.evictions)
+        turns = CounterMetricFamily("berth_worker_turns", "Requests that ended, by outcome.", labels=["outcome"])
+        for outcome, count in state.turns.items():
+            turns.add_metric([outcome], count)
+        yield turns
+
+
+def _by(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
+
+
+def exposition(state: State, slots: int) -> bytes:
+    """Return `state` in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(state, slots))
+    return generate_latest(registry)
