@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+
 from fleetkit.client import Client, greedy
 from fleetkit.models import write_random_llama
 from fleetkit.rig import Rig

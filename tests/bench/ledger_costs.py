@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import ledger
-from fleetkit.table import percentile, table
 
 from berth_gateway.ledger.ledger import Ledger
+from fleetkit.table import percentile, table
 
 SECONDS = 3.0
 

@@ -18,14 +18,14 @@ from typing import Any
 
 import aiohttp
 import msgspec
+
+from berth_api import wire
 from fleetkit.client import Client, greedy
 from fleetkit.models import write_random_llama
 from fleetkit.procs import Process, port_of
 from fleetkit.proxy import Proxy
 from fleetkit.rig import Rig, Worker
 from fleetkit.table import percentile, table
-
-from berth_api import wire
 
 HERE = Path(__file__).resolve().parent
 TURNS = 300

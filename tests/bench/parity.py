@@ -19,10 +19,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "worker"))
 
 import torch
-from modelkit import checkpoints, drive, oracle
 from transformers.utils import logging
 
 from berth_worker.engine.runner import TorchRunner
+from modelkit import checkpoints, drive, oracle
 
 PAGE_SIZES = (1, 16, 256)
 LONGEST = 160

@@ -25,13 +25,12 @@ FLEET_KIT = str(HERE.parent / "fleet")
 if FLEET_KIT not in sys.path:
     sys.path.insert(0, FLEET_KIT)
 
+from berth_worker.builtin.recall import RecallItem, is_recalled, recall_items  # noqa: E402 - after the path
 from fleetkit.client import Client, Streamed  # noqa: E402
 from fleetkit.procs import kill  # noqa: E402
 from fleetkit.story import Body, Hook, at_token, turn  # noqa: E402
 from fleetkit.table import table  # noqa: E402
 from fleetkit.up import LocalFleet  # noqa: E402
-
-from berth_worker.builtin.recall import RecallItem, is_recalled, recall_items  # noqa: E402 - after the path
 
 WANTED = 0.9
 SAMPLING = {"max_new_tokens": 96, "temperature": 0}

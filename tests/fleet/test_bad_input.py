@@ -7,6 +7,7 @@ import json
 
 import pytest
 import pytest_asyncio
+
 from fleetkit.client import greedy
 from fleetkit.story import turns, words
 

@@ -6,11 +6,11 @@ import asyncio
 import signal
 
 import pytest
+
+from berth_api import heads
 from fleetkit.client import Client, Streamed
 from fleetkit.procs import kill, until
 from fleetkit.story import at_token, eventually, insist, same, tell, turn, turns
-
-from berth_api import heads
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -9,11 +9,12 @@ import socket
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+
 from fleetkit.models import write_random_llama
 from fleetkit.procs import alive, children, listener
 from fleetkit.proxy import Proxy
 from fleetkit.sse import ProtocolError, Reader, Transcript, ids_crc
-from safetensors.numpy import load_file
 
 
 def frame(name: str, seq: int, so_far: list[int], **data) -> bytes:

@@ -7,6 +7,7 @@ import shutil
 import signal
 
 import pytest
+
 from fleetkit.client import Streamed
 from fleetkit.procs import kill
 from fleetkit.story import at_token, eventually, insist, same, tell, turn, turns

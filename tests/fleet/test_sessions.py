@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from fleetkit.client import Streamed, greedy
 from fleetkit.story import eventually, insist, same, tell, turns, words
 

@@ -6,11 +6,12 @@ import asyncio
 import shutil
 
 import pytest
+from safetensors.numpy import load_file, save_file
+
 from fleetkit.client import Client
 from fleetkit.procs import Process, alive, kill, until
 from fleetkit.story import at_token, same, tell, turn, turns
 from fleetkit.up import BERTH, LocalFleet
-from safetensors.numpy import load_file, save_file
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -6,6 +6,7 @@ import asyncio
 import signal
 
 import pytest
+
 from fleetkit.client import Client, Streamed, greedy
 from fleetkit.procs import alive, kill, until
 from fleetkit.rig import Rig, Worker

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from checker import Entry, History, Violation, check
+from traffic import Known, Traffic
+
 from fleetkit.client import Client, greedy
 from fleetkit.rig import Rig, Worker
 from fleetkit.story import insist
-from traffic import Known, Traffic
 
 REPLAYED_SESSIONS = 6
 HELD = ("available", "evictable", "protected", "session_held", "uncached")

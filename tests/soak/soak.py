@@ -26,10 +26,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "fleet")]
 
 from audit import Audit  # noqa: E402 - importable only from here on
 from chaos import Chaos  # noqa: E402
+from traffic import Traffic  # noqa: E402
+
 from fleetkit.client import Client  # noqa: E402
 from fleetkit.models import write_random_llama  # noqa: E402
 from fleetkit.rig import Rig  # noqa: E402
-from traffic import Traffic  # noqa: E402
 
 WORKER_ARGS = ["--dtype", "float32", "--threads", "1", "--page-size", "8", "--chunked-prefill-size", "64"]
 WORKER_ARGS += ["--slots", "12", "--max-total-tokens", "16384", "--check-memory", "busy"]

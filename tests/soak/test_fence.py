@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from checker import Attempt, Entry, History, check
+
 from fleetkit.client import Client
 from fleetkit.models import write_random_llama
 from fleetkit.procs import until

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checker import Attempt, Outcome
+
 from fleetkit.client import BROKEN, Client, Reply, Streamed, greedy, sampled
 from fleetkit.procs import alive
 from fleetkit.rig import Rig

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 import aiohttp
+
 from fleetkit.sse import Event, ProtocolError, Reader, Transcript
 
 BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+
 from fleetkit.procs import Process, alive, kill, port_of
 from fleetkit.proxy import Proxy
 

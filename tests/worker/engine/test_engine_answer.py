@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from workerkit.fakes import EOS, FakeStream
 
 from berth_api.wire import Sampling
 from berth_worker.engine.answer import Answer
 from berth_worker.engine.text import StopStrings
+from workerkit.fakes import EOS, FakeStream
 
 
 def said(text: str, tail: list[int] | None = None, new: int = 100, stop_ids: set[int] | None = None, **options):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from workerkit.driver import Driver
-from workerkit.fakes import VOCAB, continuation
 
 from berth_api.errors import Conflict, InvalidRequest, TooLong
 from berth_api.wire import Started, Tokens
 from berth_worker.cache.errors import AccountingError
+from workerkit.driver import Driver
+from workerkit.fakes import VOCAB, continuation
 
 
 def test_events_come_in_order_and_the_last_one_is_terminal():

@@ -7,14 +7,14 @@ import threading
 
 import numpy as np
 import pytest
-from workerkit.driver import Driver
-from workerkit.fakes import continuation
-from workerkit.waiting import until
 
 from berth_api.errors import BerthError, NoSuchSession
 from berth_api.wire import Aborted, Finished, Sampling
 from berth_worker.engine.engine import FAILED_STEPS_TOLERATED, Engine
 from berth_worker.engine.requests import Generate
+from workerkit.driver import Driver
+from workerkit.fakes import continuation
+from workerkit.waiting import until
 
 
 class Caller:

@@ -7,10 +7,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from modelkit import checkpoints, drive, oracle
 
 from berth_worker.engine.batch import SequenceStep
 from berth_worker.engine.runner import TorchRunner
+from modelkit import checkpoints, drive, oracle
 
 LONGEST = 70
 """Longer than any family's attention window."""

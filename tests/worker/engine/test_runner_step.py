@@ -7,7 +7,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from modelkit import checkpoints, drive, oracle
 from safetensors.torch import load_file
 
 from berth_api.wire import Sampling
@@ -17,6 +16,7 @@ from berth_worker.engine.batch import SampleSpec, SequenceStep
 from berth_worker.engine.runner import TorchRunner, compute_dtype
 from berth_worker.models.config import load_config
 from berth_worker.models.errors import ModelError
+from modelkit import checkpoints, drive, oracle
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from workerkit.driver import Driver
-from workerkit.fakes import continuation
 
 from berth_api.errors import QueueFull
+from workerkit.driver import Driver
+from workerkit.fakes import continuation
 
 
 def test_a_prompt_is_prefilled_in_chunks():

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from modelkit import checkpoints
 
 from berth_worker.models.config import load_config, parse_config
 from berth_worker.models.errors import ModelError
 from berth_worker.models.rope import Rope, inverse_frequencies, rope_table
+from modelkit import checkpoints
 
 PLAIN = {
     "architectures": ["LlamaForCausalLM"],

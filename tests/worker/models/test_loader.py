@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 import torch
-from modelkit import checkpoints
 from safetensors.torch import load_file, save_file
 
 from berth_worker.models.config import load_config
 from berth_worker.models.errors import ModelError
 from berth_worker.models.loader import load_weights, weight_files
+from modelkit import checkpoints
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 

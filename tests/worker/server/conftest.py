@@ -12,15 +12,15 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from workerkit.driver import FINGERPRINT, Driver, pack
-from workerkit.fakes import BOS, EOS, VOCAB, FakeTokenizer
-from workerkit.sse import events
 
 from berth_api.wire import TURN_CONTENT_TYPE, ModelInfo, Sampling, TurnRequest
 from berth_worker.engine.engine import Engine
 from berth_worker.server.app import Server, bind
 from berth_worker.server.served import Served
 from berth_worker.settings import CacheSettings, ModelSettings, ServerSettings, Settings
+from workerkit.driver import FINGERPRINT, Driver, pack
+from workerkit.fakes import BOS, EOS, VOCAB, FakeTokenizer
+from workerkit.sse import events
 
 WORKER_ID = "pod.boot"
 

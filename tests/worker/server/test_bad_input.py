@@ -7,9 +7,9 @@ import json
 import threading
 
 import pytest
-from workerkit.fakes import VOCAB
 
 from berth_worker.settings import ServerSettings
+from workerkit.fakes import VOCAB
 
 POSTS = ["/generate", "/open_session", "/close_session", "/abort_request", "/berth/stop", "/berth/release"]
 DEEP = b'{"a":' * 200_000 + b"1" + b"}" * 200_000

@@ -7,6 +7,7 @@ import json
 from itertools import pairwise
 
 import pytest
+
 from workerkit.fakes import BOS, continuation
 
 

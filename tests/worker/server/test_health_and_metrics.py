@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from workerkit.waiting import until
 
 from berth_worker.settings import ServerSettings
+from workerkit.waiting import until
 
 
 @pytest.fixture

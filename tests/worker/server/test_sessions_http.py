@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from workerkit.fakes import continuation
 from workerkit.waiting import until
 

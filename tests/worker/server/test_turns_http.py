@@ -6,12 +6,12 @@ import asyncio
 
 import msgspec
 import pytest
+
+from berth_api.wire import TURN_CONTENT_TYPE, Aborted, Finished, FinishReason, ModelInfo, Started, Tokens, WorkerInfo
 from workerkit.driver import FINGERPRINT, head_of, pack
 from workerkit.fakes import continuation
 from workerkit.sse import events
 from workerkit.waiting import until
-
-from berth_api.wire import TURN_CONTENT_TYPE, Aborted, Finished, FinishReason, ModelInfo, Started, Tokens, WorkerInfo
 
 WIRE = {"X-Berth-Wire": "1"}
 

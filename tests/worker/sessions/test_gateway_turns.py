@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from workerkit.driver import Driver, head_of, pack
-from workerkit.fakes import EOS, VOCAB, continuation
 
 from berth_api.errors import Conflict, Draining, Duplicate, HistoryRequired, InvalidRequest, QueueFull, Stale, TooLong
 from berth_api.wire import ReleaseRequest, StopRequest, Tokens
+from workerkit.driver import Driver, head_of, pack
+from workerkit.fakes import EOS, VOCAB, continuation
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from workerkit.driver import head_of, pack
 
 from berth_api.errors import HistoryRequired, InvalidRequest
 from berth_api.wire import Sampling, TurnRequest
 from berth_worker.sessions.gateway import resolve
 from berth_worker.sessions.history import EMPTY, MARKS_KEPT, common_prefix
+from workerkit.driver import head_of, pack
 
 TURNS = [[1, 2, 3], [4, 5], [6]]
 HELD = EMPTY.extend([pack(turn) for turn in TURNS])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from workerkit.driver import Driver
-from workerkit.fakes import BOS, EOS, continuation
 
 from berth_api.errors import InvalidRequest, NoSuchSession, TooLong
 from berth_worker.engine.requests import PromptLogprobs
+from workerkit.driver import Driver
+from workerkit.fakes import BOS, EOS, continuation
 
 
 @pytest.fixture

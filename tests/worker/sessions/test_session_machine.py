@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from workerkit.driver import Driver, Heard, head_of, pack
-from workerkit.fakes import continuation
 
 from berth_api.errors import Conflict, HistoryRequired, InvalidRequest
 from berth_api.wire import Aborted, ReleaseRequest, StopRequest
+from workerkit.driver import Driver, Heard, head_of, pack
+from workerkit.fakes import continuation
 
 NATIVE, GATEWAY = ("n1", "n2", "n3"), ("g1", "g2", "g3")
 CONTEXT = 72
