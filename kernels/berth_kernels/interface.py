@@ -28,13 +28,17 @@ class KVLayer(NamedTuple):
 
 
 class Segment(Protocol):
-    """One sequence's share of a step: positions `start … end - 1` are new, those below `start` lie in the pool."""
+    """One sequence's share of a step: positions `start … end - 1` go through it, KV below lies in the pool."""
 
     @property
     def start(self) -> int: ...
 
     @property
     def end(self) -> int: ...
+
+    @property
+    def kept(self) -> int:
+        """Positions below it keep the KV they have, even those from `start` on; 0: all get the step's."""
 
     @property
     def pages(self) -> NDArray[np.int32]:
@@ -45,7 +49,10 @@ class AttentionPlan(Protocol):
     """A step's shape, valid for that step. Rows are the new tokens of all segments in order: N together."""
 
     def append(self, layer: KVLayer, key: Tensor, value: Tensor) -> None:
-        """Write `key` and `value`, each (N, kv_heads, head_dim) in the pool's dtype, to the segments' pages."""
+        """Write `key` and `value`, each (N, kv_heads, head_dim) in the pool's dtype, to the segments' pages.
+
+        Rows of positions that a segment keeps are left out.
+        """
 
     def attend(self, layer: KVLayer, query: Tensor, *, scale: float, window: int | None) -> Tensor:
         """Return causal attention of `query` (N, heads, head_dim) over its own segment's pages, in the same shape.

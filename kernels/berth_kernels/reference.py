@@ -35,9 +35,12 @@ class ReferencePlan:
         self._segments = segments
         self._page_size = page_size
         self._slots = torch.from_numpy(_slots(segments, page_size))
+        self._written = _written(segments)
         self._blocks: dict[int | None, list[SequenceBlock | DecodeBlock]] = {}
 
     def append(self, layer: KVLayer, key: Tensor, value: Tensor) -> None:
+        if self._written is not None:
+            key, value = key[self._written], value[self._written]
         layer.key.flatten(0, 1).index_copy_(0, self._slots, key)
         layer.value.flatten(0, 1).index_copy_(0, self._slots, value)
 
@@ -116,14 +119,26 @@ def _lowest(position: int, window: int | None) -> int:
     return 0 if window is None else max(0, position - window + 1)
 
 
+def _first_written(segment: Segment) -> int:
+    return min(max(segment.start, segment.kept), segment.end)
+
+
 def _slots(segments: Sequence[Segment], page_size: int) -> NDArray[np.int64]:
-    """Return where each new token's KV goes: indices into the pool's tokens (N,)."""
+    """Return where the KV of each position that gets some goes: indices into the pool's tokens."""
     parts: list[NDArray[np.int64] | list[int]] = []
     for segment in segments:
-        if segment.end - segment.start == 1:
-            page, at = divmod(segment.start, page_size)
+        first = _first_written(segment)
+        if segment.end - first == 1:
+            page, at = divmod(first, page_size)
             parts.append([int(segment.pages[page]) * page_size + at])
         else:
-            pages, within = np.divmod(np.arange(segment.start, segment.end), page_size)
+            pages, within = np.divmod(np.arange(first, segment.end), page_size)
             parts.append(segment.pages[pages].astype(np.int64) * page_size + within)
     return np.concatenate(parts, dtype=np.int64)
+
+
+def _written(segments: Sequence[Segment]) -> Tensor | None:
+    """Return which rows' positions get the step's KV; None: all of them."""
+    if all(segment.kept <= segment.start for segment in segments):
+        return None
+    return torch.from_numpy(np.concatenate([np.arange(each.start, each.end) >= each.kept for each in segments]))

@@ -27,6 +27,7 @@ class Piece:
     pages: np.ndarray
     key: torch.Tensor
     value: torch.Tensor
+    kept: int = 0
 
 
 def a_batch(spans: list[tuple[int, int]], page_size: int, seed: int) -> tuple[list[Piece], KVLayer]:

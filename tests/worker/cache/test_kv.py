@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from berth_worker.cache.errors import AccountingError, OutOfMemory
@@ -15,6 +16,19 @@ from berth_worker.cache.sessions import Slots
 @pytest.fixture
 def cache() -> KVCache:
     return KVCache(PagePool(32, 4), RowTable(4, 32))
+
+
+def ids(count: int, first: int = 0) -> np.ndarray:
+    """Ids `first …`."""
+    return np.arange(first, first + count, dtype=np.int32)
+
+
+def computed(cache: KVCache, length: int) -> Holding:
+    """A holding that has KV of `length` tokens, computed for itself."""
+    holding = cache.open()
+    cache.grow(holding, length)
+    cache.commit(holding, length)
+    return holding
 
 
 def test_grow_allocates_whole_pages_and_never_shrinks(cache):
@@ -63,12 +77,71 @@ def test_what_the_tree_owns_is_neither_trimmed_nor_freed(cache):
     holding = cache.open()
     cache.grow(holding, 12)
     cache.commit(holding, 12)
-    holding.shared = 8
+    cache.publish(holding, ids(10))
+    assert (holding.shared, cache.tree.protected, cache.own_pages(holding)) == (8, 2, 1)
     with pytest.raises(AccountingError):
         cache.trim(holding, 4)
-    assert cache.own_pages(holding) == 1
     cache.release(holding)
-    assert (cache.pool.free, cache.rows.free) == (30, 4)
+    assert (cache.pool.free, cache.rows.free, cache.tree.evictable) == (30, 4, 2)
+
+
+def test_a_holding_begins_with_what_the_tree_knows(cache):
+    first = computed(cache, 10)
+    cache.publish(first, ids(10))
+    second = cache.open(cache.tree.match(ids(9)))
+    assert (second.shared, second.committed, second.allocated) == (8, 8, 8)
+    assert cache.pages(second).tolist() == cache.pages(first).tolist()[:2]
+    verify_owners(cache, [first, second])
+
+
+def test_the_same_prompt_computed_twice_is_kept_once(cache):
+    """Both were under way before either could share: the second takes over the first's pages, and frees its own."""
+    first, second = computed(cache, 10), computed(cache, 10)
+    cache.publish(first, ids(10))
+    free = cache.pool.free
+    cache.publish(second, ids(10))
+    assert cache.pool.free == free + 2
+    assert cache.pages(second).tolist()[:2] == cache.pages(first).tolist()[:2]
+    verify_owners(cache, [first, second])
+    cache.release(first)
+    cache.release(second)
+    assert (cache.pool.free, cache.tree.evictable) == (30, 2)
+
+
+def test_publishing_more_later_keeps_one_lock(cache):
+    holding = computed(cache, 12)
+    cache.publish(holding, ids(5))
+    cache.publish(holding, ids(12))
+    cache.publish(holding, ids(8))
+    assert (holding.shared, cache.tree.protected) == (12, 3)
+    verify_owners(cache, [holding])
+    cache.release(holding)
+    assert cache.tree.evictable == 3
+
+
+def test_ids_without_kv_are_not_published(cache):
+    with pytest.raises(AccountingError, match="13 ids"):
+        cache.publish(computed(cache, 12), ids(13))
+
+
+def test_what_the_tree_keeps_for_nobody_gives_way_to_growth(cache):
+    old = computed(cache, 60)
+    cache.publish(old, ids(60))
+    cache.release(old)
+    holding = cache.open()
+    cache.grow(holding, 128)
+    assert (cache.pool.free, cache.tree.evictable) == (0, 0)
+    with pytest.raises(OutOfMemory):
+        cache.grow(holding, 129)
+
+
+def test_forgetting_prefixes_spares_what_is_held(cache):
+    held, old = computed(cache, 8), computed(cache, 12)
+    cache.publish(held, ids(8))
+    cache.publish(old, ids(12, first=100))
+    cache.release(old)
+    cache.forget_prefixes()
+    assert (cache.tree.evictable, cache.tree.protected, cache.pool.free) == (0, 2, 30)
 
 
 def test_kv_outside_its_pages_is_caught(cache):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from berth_worker.cache.kv import KVCache
@@ -40,10 +41,15 @@ def test_restore_never_claims_more_than_is_computed(slots):
 
 
 def test_a_target_below_the_trees_prefix_releases(cache, slots):
-    slots.get(A).holding.shared = 8
+    cache.publish(slots.get(A).holding, np.arange(9, dtype=np.int32))
     assert slots.restore(A, 7) is None
     assert slots.get(A) is None
     assert cache.rows.free == 2
+
+
+def test_a_target_that_shares_nothing_releases_so_that_the_tree_is_asked(slots):
+    assert slots.restore(A, 0) is None
+    assert slots.releases == {"rolled_back": 1}
 
 
 def test_restore_of_nothing_is_nothing(slots):
@@ -52,21 +58,19 @@ def test_restore_of_nothing_is_nothing(slots):
 
 
 def test_release_wipes_once(cache, slots):
-    assert slots.release(A)
-    assert not slots.release(A)
-    assert not slots.release(None)
+    assert slots.release(A, "closed")
+    assert not slots.release(A, "closed")
+    assert not slots.release(None, "closed")
+    assert slots.releases == {"closed": 1}
     assert (cache.rows.free, cache.pool.free) == (2, 32 - 6)
 
 
 def test_idle_slots_give_way_least_recently_used_first_then_queued_newest_first(slots):
-    assert slots.evictable(set(), []) == [A, B, C]
+    def order(lent: set, queued: list) -> list:
+        return [slot.key for slot in slots.evictable(lent, queued)]
+
+    assert order(set(), []) == [A, B, C]
     slots.save(A, slots.restore(A, 9), 9)
-    assert slots.evictable(set(), []) == [B, C, A]
-    assert slots.evictable({C}, []) == [B, A]
-    assert slots.evictable(set(), [B, C]) == [A, C, B]
-
-
-def test_evictions_are_counted(slots):
-    slots.evict(A)
-    slots.evict(A)
-    assert slots.evictions == 1
+    assert order(set(), []) == [B, C, A]
+    assert order({C}, []) == [B, A]
+    assert order(set(), [B, C]) == [A, C, B]

@@ -36,12 +36,13 @@ def test_requests_in_one_batch_do_not_see_each_other():
     assert [each.ids for each in heard] == [continuation(prompt, 6) for prompt in prompts]
 
 
-def test_everything_is_free_when_sessionless_requests_are_done():
+def test_what_sessionless_requests_leave_behind_is_anybodys():
     driver = Driver()
     driver.generate([3] * 20)
     driver.settle()
     memory = driver.core.state().memory
-    assert (memory.available, memory.rows_free) == (memory.total, memory.rows_total)
+    assert (memory.available + memory.evictable, memory.rows_free) == (memory.total, memory.rows_total)
+    assert memory.evictable == 20
     assert driver.runner.forgotten == {0}
 
 
@@ -129,7 +130,7 @@ def test_the_books_balance_in_every_snapshot():
         while not driver.core.idle:
             driver.steps()
             memory = driver.core.state().memory
-            parts = (memory.available, memory.session_held, memory.uncached)
+            parts = (memory.available, memory.evictable, memory.protected, memory.session_held, memory.uncached)
             assert min(parts) >= 0
             assert sum(parts) == memory.total
         assert driver.core.state().memory.uncached == 0

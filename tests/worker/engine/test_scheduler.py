@@ -1,10 +1,11 @@
-"""Who runs when: admission by reservation, eviction, chunks, and turns between prefill and decode."""
+"""Who runs when: admission, eviction, retraction, chunks, and prefill beside decode."""
 
 from __future__ import annotations
 
 import pytest
 
-from berth_api.errors import QueueFull
+from berth_api.errors import InvalidRequest, QueueFull
+from berth_api.wire import Started
 from workerkit.driver import Driver
 from workerkit.fakes import continuation
 
@@ -50,19 +51,104 @@ def test_the_batch_is_capped():
     assert max(len(batch) for batch in driver.runner.batches) == 2
 
 
-def test_pages_are_reserved_for_the_whole_answer():
-    """8 pages of 4: two requests of 16 tokens fit, a third waits although pages are free now."""
-    driver = Driver(pages=8, page_size=4, slots=4, context=32)
-    heard = [driver.generate([3, 4], new=14) for _ in range(3)]
+def test_a_sequence_is_admitted_with_room_for_a_little_more_than_it_knows():
+    """8 pages of 4: three of 6 tokens and a little would fit, three of 16 would not."""
+    driver = Driver(pages=8, page_size=4, slots=4, context=32, headroom=6)
+    heard = [driver.generate([3, 4, each], new=13) for each in range(5, 8)]
     driver.steps()
     assert (driver.core.state().running, driver.core.state().queued) == (2, 1)
-    assert driver.core.state().memory.available == 24
     driver.settle()
-    assert all(len(each.ids) == 14 for each in heard)
+    assert [each.ids for each in heard] == [continuation([3, 4, each], 13) for each in range(5, 8)]
+
+
+def test_when_pages_run_out_the_newest_waits_again_and_nobody_notices():
+    driver = Driver(pages=8, page_size=4, slots=4, context=32)
+    heard = [driver.generate([each, 4], new=20) for each in range(5, 8)]
+    driver.steps()
+    assert driver.core.state().running == 3
+    driver.settle()
+    assert driver.core.state().retracts > 0
+    assert [each.ids for each in heard] == [continuation([each, 4], 20) for each in range(5, 8)]
+    assert [len([event for event in each.events if isinstance(event, Started)]) for each in heard] == [1, 1, 1]
+
+
+def test_the_oldest_is_never_retracted():
+    driver = Driver(pages=8, page_size=4, slots=4, context=32)
+    oldest = driver.generate([3], new=31)
+    for each in range(5, 10):
+        driver.generate([each, 4], new=20)
+    steps = 0
+    while not oldest.ended:
+        driver.steps()
+        steps += 1
+    assert steps < 31 + 20  # the other prompts' prefills stand between its decodes, nothing else does
+    driver.settle()
+
+
+def test_who_was_retracted_comes_back_only_for_good():
+    driver = Driver(pages=8, page_size=4, slots=4, context=32)
+    driver.generate([5, 4], new=28)
+    driver.generate([6, 4], new=28)
+    driver.settle()
+    assert driver.core.state().retracts == 1
+
+
+def test_retraction_on_schedule_takes_the_newest_that_got_somewhere():
+    driver = Driver(chunk=2, retract_every=3)
+    heard = [driver.generate(list(range(3, 3 + count)), new=9) for count in (9, 2, 12)]
+    driver.settle()
+    assert driver.core.state().retracts > 3
+    assert [each.ids for each in heard] == [continuation(list(range(3, 3 + count)), 9) for count in (9, 2, 12)]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_retraction_at_every_turn_still_gets_there(every):
+    driver = Driver(chunk=2, retract_every=every)
+    heard = driver.generate(list(range(3, 16)), new=5)
+    driver.settle()
+    assert heard.ids == continuation(list(range(3, 16)), 5)
+
+
+def test_a_retracted_turn_wipes_its_slot_and_keeps_its_session_in_flight():
+    driver = Driver(retract_every=2)
+    driver.core.open("s", 1000, None)
+    first = driver.say("s", [3, 4, 5])
+    second = driver.generate([6], "s", new=6)
+    while not driver.core.state().releases.get("retracted"):
+        driver.steps()
+    with pytest.raises(InvalidRequest, match="in flight"):
+        driver.generate([6], "s")
+    driver.settle()
+    assert second.ids == continuation([3, 4, 5, *first.ids, 6], 6)
+    assert second.started.cached_tokens == 6
+
+
+def test_mixed_passes_decode_everybody_and_prefill_with_the_rest():
+    driver = Driver(chunk=4, mixed=True)
+    driver.generate([3], new=4)
+    driver.steps()
+    driver.generate([4, 5, 6, 7, 8, 9, 10], new=1)
+    driver.settle()
+    assert driver.runner.batches == [
+        [(0, 0, 1)],
+        [(0, 1, 2), (1, 0, 3)],
+        [(0, 2, 3), (1, 3, 6)],
+        [(0, 3, 4), (1, 6, 7)],
+    ]
+
+
+def test_a_full_batch_of_decodes_leaves_a_mixed_prefill_a_token_a_pass():
+    driver = Driver(chunk=2, mixed=True)
+    for _ in range(3):
+        driver.generate([3], new=30)
+    driver.steps(2)
+    heard = driver.generate([4, 5, 6], new=1)
+    driver.settle()
+    assert heard.ids == continuation([4, 5, 6], 1)
 
 
 def test_first_come_first_served_even_if_a_later_one_would_fit():
-    driver = Driver(pages=8, page_size=4, slots=4, context=32)
+    driver = Driver(pages=8, page_size=4, slots=4, context=32, headroom=32)
     driver.generate([3, 4], new=14)
     driver.generate([3, 4], new=30)
     driver.generate([3, 4], new=2)
@@ -79,7 +165,7 @@ def test_a_free_row_is_needed_and_idle_slots_give_theirs():
         for name in ("a", "b", "c"):
             driver.say(name, [10 + round_])
     state = driver.core.state()
-    assert (state.resident, state.evictions) == (2, 7)
+    assert (state.resident, state.releases.get("evicted", 0)) == (2, 7)
     assert [len(driver.core.native.ready(name).ids) for name in ("a", "b", "c")] == [15, 15, 15]
 
 
@@ -104,7 +190,7 @@ def test_pages_are_taken_from_idle_sessions_and_the_answer_is_the_same():
             heard = driver.say(name, [20 + round_, 30])
             assert heard.ids == continuation([*history, 20 + round_, 30], 4)
             history += [20 + round_, 30, *heard.ids]
-    assert driver.core.state().evictions > 0
+    assert driver.core.state().releases.get("evicted", 0) > 0
 
 
 def test_nobody_is_evicted_in_vain():
@@ -115,18 +201,18 @@ def test_nobody_is_evicted_in_vain():
     driver.steps()
     driver.generate([3], new=31)
     driver.steps()
-    assert driver.core.state().evictions == 0
+    assert driver.core.state().releases.get("evicted", 0) == 0
     driver.settle()
-    assert driver.core.state().evictions == 1
+    assert driver.core.state().releases.get("evicted", 0) == 1
 
 
 def test_a_queued_sessions_slot_gives_way_after_idle_ones_and_its_turn_is_the_same():
-    driver = Driver(pages=8, page_size=4, slots=4, context=32)
+    driver = Driver(pages=8, page_size=4, slots=4, context=32, headroom=32)
     for name in ("idle", "queued"):
         driver.core.open(name, 1000, None)
     driver.say("idle", [3], new=3)
     before = driver.say("queued", [4], new=3)
-    driver.generate([5], new=19)
+    driver.generate([5], new=19)  # with both slots, all 8 pages
     driver.steps()
     driver.generate([6], new=31)
     waits = driver.generate([7], "queued", new=9)

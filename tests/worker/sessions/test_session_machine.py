@@ -18,7 +18,7 @@ from workerkit.fakes import continuation
 
 NATIVE, GATEWAY = ("n1", "n2", "n3"), ("g1", "g2", "g3")
 CONTEXT = 72
-inputs = st.lists(st.integers(3, 250), min_size=1, max_size=14)
+inputs = st.lists(st.integers(3, 5) | st.integers(3, 250), min_size=1, max_size=14)
 natives, uids = st.sampled_from(NATIVE), st.sampled_from(GATEWAY)
 lengths = st.integers(0, 12)
 sendings = st.sampled_from(["nothing", "all", "rest"])
@@ -27,7 +27,8 @@ sendings = st.sampled_from(["nothing", "all", "rest"])
 class Ledger:
     """What a gateway knows of one session."""
 
-    def __init__(self) -> None:
+    def __init__(self, uid: str) -> None:
+        self.uid = uid
         self.turns: list[list[int]] = []
         self.epoch = 0
         self.running: tuple[Heard, list[int], list[int], list[int]] | None = None
@@ -43,15 +44,22 @@ class Ledger:
 
 
 class SessionMachine(RuleBasedStateMachine):
-    @initialize(page_size=st.sampled_from([1, 3, 8]), chunk=st.sampled_from([2, 7, 64]), slots=st.integers(1, 4))
-    def start(self, page_size, chunk, slots):
-        self.driver = Driver(
-            pages=96 // page_size, page_size=page_size, slots=slots, context=CONTEXT, chunk=chunk, queue=1000
-        )
+    @initialize(
+        page_size=st.sampled_from([1, 3, 8]),
+        chunk=st.sampled_from([2, 7, 64]),
+        slots=st.integers(1, 4),
+        mixed=st.booleans(),
+        retract_every=st.sampled_from([0, 0, 1, 3]),
+        headroom=st.sampled_from([0, 4, CONTEXT]),
+    )
+    def start(self, page_size, **options):
+        pages = 96 // page_size
+        self.driver = Driver(pages=pages, page_size=page_size, context=CONTEXT, queue=1000, **options)
+        self.forks = 0
         self.history: dict[str, list[int]] = {}
         self.in_flight: dict[str, tuple[Heard, list[int], int]] = {}
         self.closing: set[str] = set()
-        self.ledgers = {uid: Ledger() for uid in GATEWAY}
+        self.ledgers = {name: Ledger(name) for name in GATEWAY}
         self.plain: list[tuple[Heard, list[int], int]] = []
 
     # Native sessions
@@ -84,11 +92,11 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(turns=st.lists(st.tuples(uids, inputs, lengths, sendings, st.integers(0, 3)), min_size=1, max_size=5))
     def talk(self, turns):
-        for uid, ids, new, send, resume in turns:
-            self.turn(uid, ids, new, send, resume)
+        for name, ids, new, send, resume in turns:
+            self.turn(self.ledgers[name], ids, new, send, resume)
 
-    def turn(self, uid, ids, new, send, resume):
-        ledger = self.ledgers[uid]
+    def turn(self, ledger, ids, new, send, resume):
+        uid = ledger.uid
         if ledger.running is not None and resume:
             return  # mostly turns are left to run, now and then a newer attempt supersedes
         ledger.pending = None
@@ -124,6 +132,15 @@ class SessionMachine(RuleBasedStateMachine):
                 ledger.pending = None
                 assert ledger.head == head
 
+    @rule(source=uids, name=uids, back=st.integers(0, 2))
+    def fork(self, source, name, back):
+        """The session `name` is forgotten; a new one of that name begins with what is committed of `source`."""
+        turns = self.ledgers[source].turns
+        if self.ledgers[name].running is None:
+            self.forks += 1
+            self.ledgers[name] = Ledger(f"{name}.{self.forks}")
+            self.ledgers[name].turns = turns[: max(0, len(turns) - back)]
+
     @rule(uid=uids)
     def lose_the_last_commit(self, uid):
         ledger = self.ledgers[uid]
@@ -134,7 +151,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(uid=uids)
     def release(self, uid):
         ledger = self.ledgers[uid]
-        self.driver.core.release(ReleaseRequest(uid, ledger.epoch))
+        self.driver.core.release(ReleaseRequest(ledger.uid, ledger.epoch))
 
     # Everybody
 
@@ -144,7 +161,7 @@ class SessionMachine(RuleBasedStateMachine):
         for number, how in whom:
             ledger, native = self.ledgers[GATEWAY[number]], self.in_flight.get(NATIVE[number])
             if how == "stop":
-                order = StopRequest(GATEWAY[number], f"t{ledger.epoch}", ledger.epoch, 1)
+                order = StopRequest(ledger.uid, f"t{ledger.epoch}", ledger.epoch, 1)
                 assert self.driver.core.stop(order) == (ledger.running is not None)
             elif how == "gone" and ledger.running is not None:
                 self.driver.core.cancel(ledger.running[0], "disconnected", "gone")
@@ -194,7 +211,7 @@ class SessionMachine(RuleBasedStateMachine):
         prompt = self.history[name] + ids
         if not isinstance(heard.events[-1], Aborted):
             assert heard.started.prompt_tokens == len(prompt)
-            assert heard.started.cached_tokens <= max(0, len(self.history[name]))
+            assert heard.started.cached_tokens < len(prompt)
             assert heard.ids == continuation(prompt, new)
             self.history[name] = prompt + heard.ids
         if name in self.closing:
@@ -207,7 +224,7 @@ class SessionMachine(RuleBasedStateMachine):
         output = resumed + heard.ids
         assert output == continuation(before + ids, len(output))
         assert heard.finished.completion_tokens == len(output)
-        assert heard.started.cached_tokens <= len(before)
+        assert heard.started.cached_tokens < len(before + ids) + bool(resumed)
         if ledger.ids == before:
             ledger.pending = (heard.finished.head, ids + output)
 

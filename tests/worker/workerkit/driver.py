@@ -71,6 +71,9 @@ class Driver:
         running: int | None = None,
         queue: int = 64,
         check: str = "busy",
+        mixed: bool = False,
+        retract_every: int = 0,
+        headroom: int = 4,
     ) -> None:
         self.runner = FakeRunner(pages, page_size)
         self.now = 0.0
@@ -78,7 +81,7 @@ class Driver:
         self.core = Core(
             self.runner,
             Model(FakeTokenizer(), FINGERPRINT, VOCAB, context, frozenset({EOS}), BOS),
-            Limits(chunk, min(running or slots, slots), queue),
+            Limits(chunk, min(running or slots, slots), queue, mixed, retract_every, headroom),
             slots=slots,
             check=check,
             clock=lambda: self.now,

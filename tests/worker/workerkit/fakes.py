@@ -7,6 +7,8 @@ not a strange word later.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from berth_worker.engine.batch import Sampled, SampleSpec, SequenceStep
@@ -44,9 +46,7 @@ class FakeRunner:
         if self.fail is not None:
             raise self.fail
         try:
-            pages = [page for step in batch for page in step.pages.tolist()]
-            if len(pages) != len(set(pages)):
-                raise WrongKV(f"a page has two owners: {sorted(pages)}")
+            self._check_owners(batch)
             return [self._one(step) for step in batch]
         except WrongKV as wrong:
             self.wrong = self.wrong or wrong
@@ -55,12 +55,21 @@ class FakeRunner:
     def forget(self, key: int) -> None:
         self.forgotten.add(key)
 
+    def _check_owners(self, batch: list[SequenceStep]) -> None:
+        """Many may read a page, one may write it, and then nobody else has it."""
+        users = Counter(page for step in batch for page in step.pages.tolist())
+        for step in batch:
+            for page in step.pages[max(step.start, step.kept) // self.page_size :].tolist():
+                if users[page] > 1:
+                    raise WrongKV(f"page {page}, which sequence {step.key} may write, is another's too")
+
     def _one(self, step: SequenceStep) -> Sampled:
         positions = np.arange(step.end)
         where = step.pages[positions // self.page_size], positions % self.page_size
-        read = self.memory[where][: step.start]
-        if not np.array_equal(read, step.tokens[: step.start]):
-            raise WrongKV(f"sequence {step.key} reads {read.tolist()}, wrote {step.tokens[: step.start].tolist()}")
+        old = min(max(step.start, step.kept), step.end)
+        read = self.memory[where][:old]
+        if not np.array_equal(read, step.tokens[:old]):
+            raise WrongKV(f"sequence {step.key} reads {read.tolist()}, wrote {step.tokens[:old].tolist()}")
         self.memory[where] = step.tokens[: step.end]
         self.computed += step.end - step.start
         result = Sampled()

@@ -11,10 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from berth_worker.cache.errors import AccountingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from berth_worker.cache.kv import Holding, KVCache
     from berth_worker.cache.sessions import Slots
@@ -46,8 +48,8 @@ def snapshot(cache: KVCache, slots: Slots, running: Iterable[Holding]) -> Memory
     page = cache.pool.page_size
     return Memory(
         available=cache.pool.free * page,
-        evictable=0,
-        protected=0,
+        evictable=cache.tree.evictable * page,
+        protected=cache.tree.protected * page,
         session_held=sum(map(cache.own_pages, idle)) * page,
         uncached=sum(map(cache.own_pages, lent)) * page,
         total=cache.pool.num_pages * page,
@@ -66,15 +68,14 @@ def verify(memory: Memory) -> None:
         raise AccountingError(f"{memory.rows_free + memory.rows_held} of {memory.rows_total} rows accounted: {memory}")
 
 
-def verify_owners(cache: KVCache, holdings: Iterable[Holding]) -> None:
-    """Raise `AccountingError` if two of `holdings` (slots and requests, each once) share a page or a row."""
-    rows: set[int] = set()
-    pages: set[int] = set()
+def verify_owners(cache: KVCache, holdings: Sequence[Holding]) -> None:
+    """Raise `AccountingError` unless every page and row has one owner: pool, tree, or one of `holdings` (each once)."""
+    cache.tree.check_integrity([holding.node for holding in holdings if holding.node is not None])
+    owned = [cache.tree.pages]
     for holding in holdings:
-        own = cache.pages(holding)[cache.pool.pages_for(holding.shared) :].tolist()
-        if holding.row in rows or not pages.isdisjoint(own):
-            raise AccountingError(f"row {holding.row} or its pages {own} have two owners")
         if not holding.shared <= holding.committed <= holding.allocated:
             raise AccountingError(f"lengths out of order: {holding}")
-        rows.add(holding.row)
-        pages.update(own)
+        owned.append(cache.pages(holding)[cache.pool.pages_for(holding.shared) :])
+    pages, rows = np.concatenate(owned), {holding.row for holding in holdings}
+    if len(rows) != len(holdings) or len(np.unique(pages)) != len(pages):
+        raise AccountingError(f"a row or page has two owners: rows {sorted(rows)}, pages {sorted(pages.tolist())}")

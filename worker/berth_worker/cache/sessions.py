@@ -1,4 +1,4 @@
-"""Slots: the KV that sessions keep between turns.
+"""Slots: the KV that sessions keep between turns, a layer over the radix tree.
 
 A slot outlives its requests but not memory pressure: releasing one wipes KV and keeps tokens (a native session's ids
 live in its registry, a gateway session's in the ledger), so every slot may be taken away from a session that has no
@@ -8,8 +8,9 @@ and whether a slot is lent is asked of the running requests, never remembered he
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 SessionKey = tuple[str, str]
 """("native", session id) or ("gateway", uid): the two kinds cannot collide."""
+
+Cause = Literal["aborted", "closed", "evicted", "flushed", "hibernated", "retracted", "rolled_back"]
+"""Why a session's KV was wiped. `rolled_back`: the next turn shares less with the slot than the tree owns of it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,8 +40,8 @@ class Slots:
     def __init__(self, cache: KVCache) -> None:
         self._cache = cache
         self._slots: dict[SessionKey, Slot] = {}
-        self.evictions = 0
-        """Slots that gave way to a request, since the start."""
+        self.releases: Counter[Cause] = Counter()
+        """Slots wiped since the start, by cause."""
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -58,8 +62,8 @@ class Slots:
         slot = self.get(key)
         if slot is None:
             return None
-        if reuse < slot.holding.shared:
-            self.release(slot.key)
+        if reuse < max(1, slot.holding.shared):
+            self.release(slot.key, "rolled_back")
             return None
         self._cache.trim(slot.holding, min(reuse, slot.holding.committed))
         return slot.holding
@@ -70,23 +74,21 @@ class Slots:
         self._slots.pop(key, None)
         self._slots[key] = Slot(key, holding, history)
 
-    def release(self, key: SessionKey | None) -> bool:
+    def release(self, key: SessionKey | None, cause: Cause) -> bool:
         """Wipe the session's KV; say whether there was any."""
         slot = self._slots.pop(key, None) if key is not None else None
         if slot is None:
             return False
         self._cache.release(slot.holding)
+        self.releases[cause] += 1
         return True
 
-    def evict(self, key: SessionKey) -> None:
-        """Release a slot because its row or pages are wanted."""
-        self.evictions += self.release(key)
-
-    def evictable(self, lent: Container[SessionKey], queued: Sequence[SessionKey]) -> list[SessionKey]:
-        """Return whose slot gives way, first to last: idle ones, least recently used first, then queued, newest first.
+    def evictable(self, lent: Container[SessionKey], queued: Sequence[SessionKey]) -> list[Slot]:
+        """Return the slots that give way, first to last: idle, least recently used first, then queued, newest first.
 
         `queued` lists the sessions that wait, oldest first; `lent` those whose slot a running request works on.
         """
         waiting = set(queued)
-        idle = [key for key in self._slots if key not in lent and key not in waiting]
-        return idle + [key for key in reversed(queued) if key in self._slots and key not in lent]
+        idle = [slot for key, slot in self._slots.items() if key not in lent and key not in waiting]
+        late = [self._slots[key] for key in reversed(queued) if key in self._slots and key not in lent]
+        return idle + late

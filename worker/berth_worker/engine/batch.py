@@ -36,9 +36,9 @@ class SampleSpec:
 class SequenceStep:
     """One sequence's part of one forward pass.
 
-    The pass computes KV for `tokens[start:end]` at positions `start … end - 1` into `pages`, reading positions below
-    `start` from there. `tokens` is a view of the request's whole buffer (int32), valid until the step returns and never
-    written by the runner. `pages[i]` holds positions `i * page_size …` (int32 page ids).
+    The pass takes `tokens[start:end]`, at positions `start … end - 1`, writes their KV into `pages` (see `kept`), and
+    reads what lies below from there. `tokens` is a view of the request's whole buffer (int32), valid until the step
+    returns and never written by the runner. `pages[i]` holds positions `i * page_size …` (int32 page ids).
     """
 
     key: int
@@ -55,6 +55,9 @@ class SequenceStep:
     `end < len(tokens)`."""
     prompt_top_logprobs: int = 0
     """How many most likely tokens go with each of them."""
+    kept: int = 0
+    """Positions below it keep the KV that they have, and go through the model for their logprobs only: what they have
+    may be others' too, and must stay what it was when those read it."""
 
 
 @dataclass(slots=True)

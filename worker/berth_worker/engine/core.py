@@ -7,7 +7,7 @@ hear of its end together.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -33,13 +33,21 @@ if TYPE_CHECKING:
 
     from berth_api.wire import ReleaseRequest, StopRequest, TurnRequest
     from berth_worker.cache.integrity import CheckLevel
+    from berth_worker.cache.kv import Holding
     from berth_worker.engine.batch import Runner, Sampled
     from berth_worker.engine.intake import Model
     from berth_worker.engine.scheduler import Limits
-    from berth_worker.engine.sequence import Work
+    from berth_worker.engine.sequence import Sequence, Work
     from berth_worker.sessions.history import History
 
 log = structlog.get_logger(__name__)
+
+
+class Kin(NamedTuple):
+    """A session's `history`, up to where another begins, and the `holding` with KV of some of it."""
+
+    history: History
+    holding: Holding
 
 
 class Core:
@@ -88,8 +96,13 @@ class Core:
         self._check_accepting()
         fence, older = Fence(request.epoch, request.attempt), self._turns.get(request.uid)
         self.fences.check(request.uid, fence)
-        live = self._intake.turn(request, resolve(request, self._held(request.uid)), self._arrivals, sink)
+        held = self._held(request.uid)
+        kin = self._kin(request.parent) if held is None else None
+        start = resolve(request, kin.history if kin is not None else held)
+        live = self._intake.turn(request, start, self._arrivals, sink)
         self.fences.advance(request.uid, fence)
+        if kin is not None:
+            self.cache.publish(kin.holding, kin.history.ids[: kin.holding.committed])
         if older is not None:
             self._abort(older, "superseded", "a newer attempt at this session arrived")
         self._turns[request.uid] = live
@@ -106,6 +119,17 @@ class Core:
         if live is not None and live.turn is not None:
             return live.turn.parent
         return slot.history if slot is not None else None
+
+    def _kin(self, head: str) -> Kin | None:
+        """Return who holds KV of the history that `head` names: what a fork came from, or another fork of it."""
+        known = [(slot.history, slot.holding) for slot in self.slots if slot.history is not None]
+        turns = [(live.turn, live.sequence.holding) for live in self._turns.values()]
+        known += [(turn.parent, holding) for turn, holding in turns if turn is not None and holding is not None]
+        for history, holding in known:
+            found = history.upto(head)
+            if found is not None and len(found.ids):
+                return Kin(found, holding)
+        return None
 
     def _accept(self, live: Live) -> None:
         self._arrivals += 1
@@ -152,22 +176,23 @@ class Core:
     def close(self, session_id: str) -> None:
         """Close a native session, when its turn ends if one is in flight."""
         if self.native.close(session_id):
-            self.slots.release(("native", session_id))
+            self.slots.release(("native", session_id), "closed")
 
     def release(self, order: ReleaseRequest) -> bool:
         """Wipe a gateway session's KV, unless a turn runs or a turn of a higher epoch ran. True: none is held now."""
         seen = self.fences.seen(order.uid)
         if order.uid in self._turns or (seen is not None and seen.epoch > order.epoch):
             return False
-        self.slots.release(("gateway", order.uid))
+        self.slots.release(("gateway", order.uid), "hibernated")
         return True
 
     def flush(self) -> None:
-        """Wipe the KV of every session. Raises `Conflict` while requests are in flight."""
+        """Wipe all KV, sessions' and prefixes'. Raises `Conflict` while requests are in flight."""
         if not self.idle:
             raise Conflict(f"{len(self._live)} requests are in flight")
         for slot in list(self.slots):
-            self.slots.release(slot.key)
+            self.slots.release(slot.key, "flushed")
+        self.cache.forget_prefixes()
 
     def drain(self) -> None:
         """Refuse everything new from now on."""
@@ -177,7 +202,7 @@ class Core:
         """Close native sessions that were idle for too long; say whether there were any."""
         reaped = self.native.reap(self._clock())
         for session_id in reaped:
-            self.slots.release(("native", session_id))
+            self.slots.release(("native", session_id), "closed")
         return bool(reaped)
 
     # Steps
@@ -185,7 +210,7 @@ class Core:
     def step(self) -> None:
         """Admit, run one forward pass, hand out what came of it. Raises `AccountingError` if the books are wrong."""
         for sequence in self.scheduler.admit():
-            self._start(self._live[sequence.key])
+            self._admitted(self._live[sequence.key])
         work = self.scheduler.plan()
         if work:
             self._run(work)
@@ -203,7 +228,7 @@ class Core:
         holdings = {id(holding): holding for holding in self.scheduler.holdings}
         holdings |= {id(slot.holding): slot.holding for slot in self.slots}
         verify(snapshot(self.cache, self.slots, self.scheduler.holdings))
-        verify_owners(self.cache, holdings.values())
+        verify_owners(self.cache, list(holdings.values()))
 
     def _run(self, work: list[Work]) -> None:
         try:
@@ -223,7 +248,7 @@ class Core:
         sequence, end = item.sequence, item.step.end
         sequence.computed = end
         if sequence.holding is not None:
-            self.cache.commit(sequence.holding, end)
+            self._commit(sequence, sequence.holding, end)
         self._note_prompt_logprobs(live, sampled)
         if end < sequence.length:
             return
@@ -237,6 +262,13 @@ class Core:
         if said.finish is not None:
             self._finish(live, said.finish)
 
+    def _commit(self, sequence: Sequence, holding: Holding, end: int) -> None:
+        """KV up to `end` is there. The tree gets the prompt of a sequence that began from nothing, once it is whole."""
+        self.cache.commit(holding, end)
+        if sequence.unpublished and holding.committed >= len(sequence.prompt):
+            sequence.unpublished = False
+            self.cache.publish(holding, sequence.prompt)
+
     def _note_prompt_logprobs(self, live: Live, sampled: Sampled) -> None:
         sequence = live.sequence
         first, prompt = sequence.prompt_logprobs_from, sequence.sample.prompt_length
@@ -249,6 +281,15 @@ class Core:
             shown = prompt - len(live.prompt_logprobs) - 1
             ids = sequence.buffer[shown:prompt].tolist()
             self._emit(live, PromptLogprobs(ids, [None, *live.prompt_logprobs], [[], *live.prompt_top]))
+
+    def _admitted(self, live: Live) -> None:
+        """Tell of the first admission; count what has to be computed again."""
+        sequence = live.sequence
+        lost = sequence.length if live.started else sequence.history
+        self.counters.reprefilled_tokens += max(0, lost - sequence.committed)
+        if sequence.prompt_logprobs_from is not None:
+            live.prompt_logprobs, live.prompt_top = [], []
+        self._start(live)
 
     def _start(self, live: Live) -> None:
         if not live.started:
@@ -269,16 +310,17 @@ class Core:
         # A turn that ends before its admission has no KV of its own; the slot keeps what the history shares with it.
         holding = sequence.holding or self.slots.restore(sequence.session, sequence.reuse)
         if not live.started and holding is not None:
-            sequence.cached = holding.committed
+            sequence.cached = min(holding.committed, sequence.sample.prompt_length)
         self._start(live)
         self._forget(live)
         history = _extended(live)
         if holding is not None and sequence.session is not None:
             self.slots.save(sequence.session, holding, sequence.length, history)
         elif holding is not None:
+            self.cache.publish(holding, sequence.buffer[: holding.committed])
             self.cache.release(holding)
         if live.native is not None and self.native.end(live.native, sequence.ids.copy(), self._clock()):
-            self.slots.release(sequence.session)
+            self.slots.release(sequence.session, "closed")
         head = history.head if history is not None else heads.ROOT
         self.counters.turns[reason.type] += 1
         self._emit(live, Finished(head, reason, live.answer.count, live.answer.flush(reason)))
@@ -286,7 +328,7 @@ class Core:
     def _abort(self, live: Live, reason: str, message: str) -> None:
         """Discard: KV is wiped, the slot's included; the tokens committed before stay."""
         self._forget(live)
-        if not self.slots.release(live.sequence.session) and live.sequence.holding is not None:
+        if not self.slots.release(live.sequence.session, "aborted") and live.sequence.holding is not None:
             self.cache.release(live.sequence.holding)
         if live.native is not None:
             self.native.end(live.native, None, self._clock())
@@ -316,7 +358,9 @@ class Core:
             cached_tokens=self.counters.cached_tokens,
             generated_tokens=self.counters.generated_tokens,
             steps=self.counters.steps,
-            evictions=self.slots.evictions,
+            releases=dict(self.slots.releases),
+            retracts=self.scheduler.retracts,
+            reprefilled_tokens=self.counters.reprefilled_tokens,
             failed_steps=self.counters.failed_steps,
             draining=self.draining,
         )

@@ -61,8 +61,9 @@ class Intake:
         sequence = Sequence.create(key, prompt, len(prompt) + new_tokens, spec)
         sequence.prompt_logprobs_from = None if start is None else start + 1
         if session is not None:
-            sequence.session, sequence.reuse = ("native", session.id), len(history)
-            sequence.recompute = start == 0
+            sequence.session, sequence.history, sequence.reuse = ("native", session.id), len(history), len(history)
+        # Inside what a session inherits, logprobs are told from the start or not at all.
+        sequence.recompute = start is not None and (start == 0 or not len(history))
         return Live(request.rid, sequence, self._answer(request.sampling, new_tokens), sink, native=request.session_id)
 
     def turn(self, request: TurnRequest, start: Start, key: int, sink: Sink) -> Live:
@@ -86,7 +87,7 @@ class Intake:
         spec = self._spec(sampling, seed, prompt)
         spec.return_logprob, spec.top_logprobs = request.logprobs, request.top_logprobs
         sequence = Sequence.create(key, known, prompt + new_tokens, spec)
-        sequence.session, sequence.reuse = ("gateway", request.uid), start.reuse
+        sequence.session, sequence.history, sequence.reuse = ("gateway", request.uid), len(parent.ids), start.reuse
         turn = GatewayTurn(request.uid, request.turn, Fence(request.epoch, request.attempt), parent)
         return Live(request.turn, sequence, self._answer(sampling, new_tokens), sink, turn=turn)
 

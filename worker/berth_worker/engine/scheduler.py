@@ -1,32 +1,50 @@
 """Which sequences run, and what each of them does in the next forward pass. No torch, no I/O, no clock.
 
-Strictly first come, first served. A sequence is admitted once a row is free and pages are *reserved* for all that it
-may come to, so whatever runs can finish, and no deadlock is possible without retraction; the price is that a generous
-max_new_tokens waits longer. KV of sessions without an admitted request gives way to admission, if that helps.
+Strictly first come, first served. A sequence is admitted when there is room for what it knows and a little more. Pages
+for the rest come as it grows: from the tree's leaves, from slots that nobody works on, at last from the newest of those
+that run, which are retracted: their KV goes, and they wait again in their old place. The oldest is never asked, so it
+always gets on, and nothing that would fit into the pool alone waits for ever.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from berth_api.errors import QueueFull
+from berth_worker.cache.errors import AccountingError
+from berth_worker.cache.room import Room
 from berth_worker.engine.batch import SequenceStep
 from berth_worker.engine.sequence import Sequence, Work
 
 if TYPE_CHECKING:
     from berth_worker.cache.kv import Holding, KVCache
-    from berth_worker.cache.sessions import SessionKey, Slots
+    from berth_worker.cache.radix import Prefix
+    from berth_worker.cache.sessions import Slot, Slots
+
+ARRIVAL = attrgetter("key")
+
+Part = tuple[Sequence, int]
+"""A sequence, and how many of its ids go through the model in a pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`chunk`: prefill tokens a step. `running`: sequences in a batch. `queue`: sequences that may wait."""
+    """`chunk`: prefill tokens a step. `running`: sequences in a batch. `queue`: sequences that may wait.
+
+    `mixed`: decodes and prefill chunks share a pass. `retract_every`: retract the newest that can be every so many
+    passes, without need (0: never). `headroom`: output tokens for which there must be room at admission.
+    """
 
     chunk: int
     running: int
     queue: int
+    mixed: bool = False
+    retract_every: int = 0
+    headroom: int = 128
 
 
 class Scheduler:
@@ -34,9 +52,13 @@ class Scheduler:
 
     def __init__(self, cache: KVCache, slots: Slots, limits: Limits) -> None:
         self._cache, self._slots, self._limits = cache, slots, limits
+        self._room = Room(cache, slots)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        """Both oldest first."""
+        self.retracts = 0
         self._prefilled_last = False
+        self._passes = 0
 
     @property
     def holdings(self) -> list[Holding]:
@@ -49,7 +71,7 @@ class Scheduler:
             raise QueueFull(f"{len(self.waiting)} requests are waiting already", retry_after=1)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence."""
+        """Queue a sequence, the newest of all."""
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
@@ -62,37 +84,118 @@ class Scheduler:
     def admit(self) -> list[Sequence]:
         """Move sequences from the queue into the batch, oldest first, until one does not fit; return them."""
         admitted = []
-        while self.waiting and len(self.running) < self._limits.running and self._make_room(self.waiting[0]):
-            sequence = self.waiting.popleft()
-            holding = self._restore(sequence) or self._cache.open()
-            sequence.restart_from(holding, holding.committed)
-            self.running.append(sequence)
-            admitted.append(sequence)
+        while self.waiting and len(self.running) < self._limits.running and self._admit(self.waiting[0]):
+            admitted.append(self.waiting.popleft())
+            insort(self.running, admitted[-1], key=ARRIVAL)
         return admitted
 
     def plan(self) -> list[Work]:
-        """Return the next forward pass: prefill chunks and decodes take turns, so that neither starves the other."""
+        """Return the next forward pass, with pages for it. May retract."""
+        self._retract_on_schedule()
+        parts = self._mixed() if self._limits.mixed else self._alternate()
+        for sequence, count in sorted(parts, key=lambda part: part[0].key):
+            if sequence.holding is not None:
+                self._grow(sequence, sequence.holding, sequence.computed + count)
+        return [self._work(each, each.holding, count) for each, count in parts if each.holding is not None]
+
+    # Admission
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Give `sequence` its slot, or a row with what the tree knows of its ids, if there is room for the rest."""
+        # The last known id is computed again even where its KV is there: its logits are needed.
+        holding = self._slots.restore(sequence.session, min(sequence.reuse, sequence.length - 1))
+        if holding is not None:
+            if not self._make_room(sequence, self._cache.missing_pages(holding, self._claim(sequence)), 0):
+                return False
+            sequence.admit(holding, inherited=True)
+            return True
+        prefix = self._cache.tree.match(sequence.ids[:-1])
+        self._cache.tree.lock(prefix.node)  # or making room might take it
+        try:
+            return self._admit_from(prefix, sequence)
+        finally:
+            self._cache.tree.unlock(prefix.node)
+
+    def _admit_from(self, prefix: Prefix, sequence: Sequence) -> bool:
+        missing = self._cache.pool.pages_for(self._claim(sequence)) - len(prefix.pages)
+        if not self._make_room(sequence, missing, 1):
+            return False
+        sequence.admit(self._cache.open(prefix), inherited=False)
+        return True
+
+    def _make_room(self, sequence: Sequence, pages: int, rows: int) -> bool:
+        """Evict slots for `pages` beside what the running have a claim on, if that suffices; say whether it does."""
+        for other in self.running:
+            if other.holding is not None:
+                pages += self._cache.missing_pages(other.holding, self._claim(other))
+        if self._room.there(pages, rows):
+            return True
+        giving_way = self._giving_way(sequence)
+        return self._room.possible(pages, rows, giving_way) and self._room.make(pages, rows, giving_way)
+
+    def _claim(self, sequence: Sequence) -> int:
+        """Return the length that must fit. Who was retracted once comes back for good: to all that it may come to."""
+        return sequence.limit if sequence.retracted else min(sequence.limit, sequence.length + self._limits.headroom)
+
+    def _giving_way(self, sequence: Sequence) -> list[Slot]:
+        lent = {other.session for other in self.running if other.session is not None}
+        queued = [other.session for other in self.waiting if other.session is not None and other is not sequence]
+        return [slot for slot in self._slots.evictable(lent, queued) if slot.key != sequence.session]
+
+    # Passes
+
+    def _alternate(self) -> list[Part]:
+        """Prefill chunks and decodes take turns, so that neither starves the other."""
         prefill = [sequence for sequence in self.running if not sequence.decoding]
-        decode = [sequence for sequence in self.running if sequence.decoding]
+        decode = [(sequence, 1) for sequence in self.running if sequence.decoding]
         self._prefilled_last = bool(prefill) and not (decode and self._prefilled_last)
-        return self._chunks(prefill) if self._prefilled_last else [self._work(sequence, 1) for sequence in decode]
+        return self._chunks(prefill, self._limits.chunk) if self._prefilled_last else decode
 
-    def _chunks(self, prefill: list[Sequence]) -> list[Work]:
-        work, budget = [], self._limits.chunk
+    def _mixed(self) -> list[Part]:
+        """Every decode, and prefill chunks for what is left of the budget: a token at least."""
+        decode = [(sequence, 1) for sequence in self.running if sequence.decoding]
+        prefill = [sequence for sequence in self.running if not sequence.decoding]
+        return decode + self._chunks(prefill, max(1, self._limits.chunk - len(decode)))
+
+    def _chunks(self, prefill: list[Sequence], budget: int) -> list[Part]:
+        parts: list[Part] = []
         for sequence in prefill:
-            if budget:
-                work.append(self._work(sequence, min(budget, sequence.extend_length)))
-                budget -= work[-1].step.end - work[-1].step.start
-        return work
+            if count := min(budget, sequence.extend_length):
+                parts.append((sequence, count))
+                budget -= count
+        return parts
 
-    def _work(self, sequence: Sequence, count: int) -> Work:
-        """Allocate pages for the next `count` ids (reserved at admission) and describe the step."""
-        holding = sequence.holding
-        if holding is None:
-            raise RuntimeError(f"sequence {sequence.key} runs without a row")
+    def _grow(self, sequence: Sequence, holding: Holding, length: int) -> None:
+        """Allocate pages up to `length`, if need be at the cost of everybody newer; `sequence` may be the newest."""
+        missing = self._cache.missing_pages(holding, length)
+        if not self._room.there(missing, 0) and not self._room.make(missing, 0, self._giving_way(sequence)):
+            while not self._room.there(missing, 0):
+                newest = self.running[-1]
+                if newest is sequence and len(self.running) == 1:
+                    raise AccountingError(f"sequence {sequence.key} alone does not fit: {missing} pages are missing")
+                self._retract(newest)
+                if newest is sequence:
+                    return
+        self._cache.grow(holding, length)
+
+    def _retract_on_schedule(self) -> None:
+        self._passes += 1
+        if self._limits.retract_every and self._passes % self._limits.retract_every == 0:
+            # One that has produced nothing since its admission would never get through a prompt of many chunks.
+            for sequence in [sequence for sequence in self.running if sequence.sampled][-1:]:
+                self._retract(sequence)
+
+    def _retract(self, sequence: Sequence) -> None:
+        """Release: KV is wiped, the slot's included, tokens stay, and the place in the queue is the old one."""
+        if sequence.holding is not None and not self._slots.release(sequence.session, "retracted"):
+            self._cache.release(sequence.holding)
+        sequence.retract()
+        self.running.remove(sequence)
+        insort(self.waiting, sequence, key=ARRIVAL)
+        self.retracts += 1
+
+    def _work(self, sequence: Sequence, holding: Holding, count: int) -> Work:
         end = sequence.computed + count
-        self._cache.grow(holding, end)
-        samples = end == sequence.length < sequence.limit
         return Work(
             sequence,
             SequenceStep(
@@ -101,37 +204,9 @@ class Scheduler:
                 start=sequence.computed,
                 end=end,
                 pages=self._cache.pages(holding),
-                sample=sequence.sample if samples else None,
+                sample=sequence.sample if end == sequence.length < sequence.limit else None,
                 prompt_logprobs_from=sequence.prompt_logprobs_from,
                 prompt_top_logprobs=sequence.sample.top_logprobs,
+                kept=holding.committed,
             ),
         )
-
-    def _make_room(self, sequence: Sequence) -> bool:
-        """Bring row and pages for `sequence` together, evicting slots if that suffices; say whether it fits."""
-        holding = self._restore(sequence)
-        rows = 0 if holding is not None else 1
-        pages = self._cache.missing_pages(holding, sequence.limit)
-        give_way = self._giving_way(sequence)
-        held = {key: self._cache.own_pages(slot.holding) for key in give_way if (slot := self._slots.get(key))}
-        if pages > self._spare() + sum(held.values()) or rows > self._cache.rows.free + len(held):
-            return False
-        for key in give_way:
-            if pages <= self._spare() and rows <= self._cache.rows.free:
-                break
-            self._slots.evict(key)
-        return True
-
-    def _restore(self, sequence: Sequence) -> Holding | None:
-        # The last known id is computed again even where its KV is there: its logits are needed.
-        return self._slots.restore(sequence.session, min(sequence.reuse, sequence.length - 1))
-
-    def _spare(self) -> int:
-        """Free pages that no admitted sequence has a claim on."""
-        claimed = sum(self._cache.missing_pages(sequence.holding, sequence.limit) for sequence in self.running)
-        return self._cache.pool.free - claimed
-
-    def _giving_way(self, sequence: Sequence) -> list[SessionKey]:
-        lent = {other.session for other in self.running if other.session is not None}
-        queued = [other.session for other in self.waiting if other.session is not None and other is not sequence]
-        return [key for key in self._slots.evictable(lent, queued) if key != sequence.session]

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from berth_worker.cache.integrity import Memory
+    from berth_worker.cache.sessions import Cause
 
 
 @dataclass(slots=True)
@@ -18,6 +21,8 @@ class Counters:
     """Requests that ended, by outcome: `stop`, `length` or the reason of an abort."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    reprefilled_tokens: int = 0
+    """Tokens whose KV had been wiped, here or with another worker, and had to be computed again."""
     generated_tokens: int = 0
     steps: int = 0
     failed_steps: int = 0
@@ -39,8 +44,11 @@ class State:
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    reprefilled_tokens: int
     steps: int
-    evictions: int
+    retracts: int
+    releases: Mapping[Cause, int]
+    """Slots wiped, by cause."""
     failed_steps: int
     """Steps that failed in a row, up to now."""
     draining: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client.exposition import generate_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from prometheus_client.core import Metric
 
@@ -29,7 +29,7 @@ class _Snapshot:
         yield GaugeMetricFamily("berth_worker_requests_queued", "Requests that wait.", state.queued)
         rows = {
             "active": state.lent,
-            "idle": state.resident - state.lent,
+            "idle_held": state.resident - state.lent,
             "free": self._slots - memory.rows_held,
             "sessionless": memory.rows_held - state.resident,
         }
@@ -40,16 +40,24 @@ class _Snapshot:
         yield CounterMetricFamily("berth_worker_prompt_tokens", "Prompt tokens admitted.", state.prompt_tokens)
         yield CounterMetricFamily("berth_worker_cached_tokens", "Prompt tokens with KV held.", state.cached_tokens)
         yield CounterMetricFamily("berth_worker_generated_tokens", "Tokens sampled.", state.generated_tokens)
+        yield CounterMetricFamily(
+            "berth_worker_reprefilled_tokens",
+            "Tokens computed again, because their KV was wiped here or lies elsewhere.",
+            state.reprefilled_tokens,
+        )
         yield CounterMetricFamily("berth_worker_steps", "Forward passes.", state.steps)
-        yield CounterMetricFamily("berth_worker_evictions", "Slots that gave way.", state.evictions)
+        yield CounterMetricFamily("berth_worker_retracts", "Requests that had to wait again.", state.retracts)
+        releases = CounterMetricFamily("berth_worker_slot_releases", "Slots wiped, by cause.", labels=["cause"])
+        yield _fill(releases, state.releases)
         turns = CounterMetricFamily("berth_worker_turns", "Requests that ended, by outcome.", labels=["outcome"])
-        for outcome, count in state.turns.items():
-            turns.add_metric([outcome], count)
-        yield turns
+        yield _fill(turns, state.turns)
 
 
-def _by(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=[label])
+def _by(name: str, text: str, label: str, values: Mapping[Any, int]) -> Metric:
+    return _fill(GaugeMetricFamily(name, text, labels=[label]), values)
+
+
+def _fill(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[Any, int]) -> Metric:
     for value, number in values.items():
         family.add_metric([value], number)
     return family
