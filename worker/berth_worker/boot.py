@@ -98,7 +98,15 @@ def build_core(settings: Settings, runner: TorchRunner, tokenizer: Tokenizer, mo
             frozenset(model.eos_token_ids),
             model.bos_token_id,
         ),
-        Limits(schedule.chunked_prefill_size, running, schedule.queue_limit),
+        Limits(
+            chunk=schedule.chunked_prefill_size,
+            running=running,
+            queue=schedule.queue_limit,
+            queue_s=schedule.queue_timeout_s,
+            mixed=schedule.mixed_chunk,
+            retract_every=schedule.retract_every or 0,
+            headroom=schedule.headroom,
+        ),
         slots=slots,
         check=settings.cache.check,
         clock=time.monotonic,
@@ -120,4 +128,5 @@ def details(settings: Settings, folder: Path, context: int, pages: int) -> dict[
         "chunked_prefill_size": schedule.chunked_prefill_size,
         "max_running_requests": min(schedule.max_running or settings.cache.slots, settings.cache.slots),
         "max_queued_requests": schedule.queue_limit,
+        "enable_mixed_chunk": schedule.mixed_chunk,
     }

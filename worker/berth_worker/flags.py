@@ -29,8 +29,14 @@ def _number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _not_yet(text: str) -> None:
-    raise argparse.ArgumentTypeError(f"retraction is not built yet, so {text!r} would do nothing")
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a time that can pass")
+    return value
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +56,11 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--chunked-prefill-size", type=many, default=schedule.chunked_prefill_size, help="tokens a step")
     flags.add_argument("--max-running", type=many, help="requests in a batch (default: --slots)")
     flags.add_argument("--queue-limit", type=many, default=schedule.queue_limit, help="requests that may wait")
-    flags.add_argument("--retract-every", type=_not_yet, metavar="N", help="not built yet")
+    flags.add_argument("--queue-timeout", type=_seconds, help="seconds a request may wait (default: for ever)")
+    flags.add_argument("--mixed-chunk", action="store_true", help="decodes and prefill chunks share a step")
+    flags.add_argument(
+        "--retract-every", type=many, metavar="N", help="for tests: make a running request wait again every N steps"
+    )
     flags.add_argument("--host", default=server.host)
     flags.add_argument("--port", type=_number(0, 65535), default=server.port, help="0 picks a free one")
     flags.add_argument("--token-file", type=Path, help="file with the token that callers must send")
@@ -81,7 +91,14 @@ def settings(argv: Sequence[str]) -> Settings:
             context_length=given.context_length,
             check=given.check_memory,
         ),
-        ScheduleSettings(given.chunked_prefill_size, given.max_running, given.queue_limit),
+        ScheduleSettings(
+            chunked_prefill_size=given.chunked_prefill_size,
+            max_running=given.max_running,
+            queue_limit=given.queue_limit,
+            queue_timeout_s=given.queue_timeout,
+            mixed_chunk=given.mixed_chunk,
+            retract_every=given.retract_every,
+        ),
         ServerSettings(host=given.host, port=given.port, token=token, pod_uid=given.pod_uid),
         given.log_format,
     )

@@ -48,6 +48,15 @@ class ScheduleSettings:
     """Requests in a batch. None: as many as slots."""
     queue_limit: int = 256
     """Requests that may wait before 429: minutes of work; a longer queue only hides that the fleet is too small."""
+    queue_timeout_s: float | None = None
+    """Seconds from acceptance to admission after which a request is aborted. None: a gateway and its client know best
+    how long they want to wait, and go away when it has been long enough."""
+    headroom: int = 128
+    """Output tokens for which there must be room at admission: most turns end within, and few have to wait for them."""
+    mixed_chunk: bool = False
+    """Decodes and prefill chunks in one step: nobody's next token waits for a prompt, which takes a little longer."""
+    retract_every: int | None = None
+    """Steps after which the newest request that got somewhere waits again, without need. For tests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,3 +248,31 @@ def test_a_sessions_own_kv_does_not_give_way_to_its_own_turn():
         driver.say(name, [3], new=3)
     assert driver.say("own", [4], new=27).started.cached_tokens == 3
     assert driver.say("other", [4]).started.cached_tokens == 0
+
+
+def test_what_has_waited_too_long_is_aborted_and_its_session_takes_turns_again():
+    driver = Driver(slots=1, queue_s=5.0)
+    driver.core.open("s", 1000, None)
+    running = driver.generate([3], new=40)
+    driver.steps()
+    waiting = driver.generate([4], "s")
+    driver.now = 5.0
+    assert not driver.core.reap()
+    driver.now = 5.1
+    assert driver.core.reap()
+    driver.deliver()
+    assert waiting.aborted.reason == "queue_timeout"
+    again = driver.generate([4], "s")
+    driver.settle()
+    assert (len(running.ids), again.ids) == (40, continuation([4], 4))
+
+
+def test_a_retracted_request_does_not_time_out():
+    driver = Driver(retract_every=2, queue_s=5.0)
+    heard = driver.generate([3, 4], new=6)
+    while not driver.core.state().retracts:
+        driver.steps()
+    driver.now = 60.0
+    assert not driver.core.reap()
+    driver.settle()
+    assert heard.ids == continuation([3, 4], 6)

@@ -77,6 +77,6 @@ async def test_metrics_add_up(worker):
     }
     assert samples["berth_worker_turns_total", "length"] == 2
     assert samples["berth_worker_generated_tokens_total",] == 6
-    assert samples["berth_worker_slots", "idle"] == 1
+    assert samples["berth_worker_slots", "idle_held"] == 1
     assert sum(value for key, value in samples.items() if key[0] == "berth_worker_slots") == 4
     assert sum(value for key, value in samples.items() if key[0] == "berth_worker_kv_tokens") == 256

@@ -71,6 +71,7 @@ class Driver:
         running: int | None = None,
         queue: int = 64,
         check: str = "busy",
+        queue_s: float | None = None,
         mixed: bool = False,
         retract_every: int = 0,
         headroom: int = 4,
@@ -81,7 +82,7 @@ class Driver:
         self.core = Core(
             self.runner,
             Model(FakeTokenizer(), FINGERPRINT, VOCAB, context, frozenset({EOS}), BOS),
-            Limits(chunk, min(running or slots, slots), queue, mixed, retract_every, headroom),
+            Limits(chunk, min(running or slots, slots), queue, queue_s, mixed, retract_every, headroom),
             slots=slots,
             check=check,
             clock=lambda: self.now,

@@ -56,7 +56,7 @@ class Core:
     def __init__(
         self, runner: Runner, model: Model, limits: Limits, *, slots: int, check: CheckLevel, clock: Callable[[], float]
     ) -> None:
-        self._runner, self._check, self._clock = runner, check, clock
+        self._runner, self._check, self._clock, self._queue_s = runner, check, clock, limits.queue_s
         pool = PagePool(runner.num_pages, runner.page_size)
         self.cache = KVCache(pool, RowTable(slots, pool.pages_for(model.context)))
         self.slots = Slots(self.cache)
@@ -133,6 +133,7 @@ class Core:
 
     def _accept(self, live: Live) -> None:
         self._arrivals += 1
+        live.accepted_at = self._clock()
         self._live[live.sequence.key] = live
         finish = _replay(live)
         if finish is None:
@@ -199,11 +200,20 @@ class Core:
         self.draining = True
 
     def reap(self) -> bool:
-        """Close native sessions that were idle for too long; say whether there were any."""
+        """Close native sessions that were idle for too long, abort what waited for too long; say whether any did."""
         reaped = self.native.reap(self._clock())
         for session_id in reaped:
             self.slots.release(("native", session_id), "closed")
-        return bool(reaped)
+        late = self._overdue()
+        for live in late:
+            self._abort(live, "queue_timeout", f"no room for it within {self._queue_s:g} s")
+        return bool(reaped or late)
+
+    def _overdue(self) -> list[Live]:
+        if self._queue_s is None:
+            return []
+        waiting = [self._live[sequence.key] for sequence in self.scheduler.waiting if not sequence.admitted]
+        return [live for live in waiting if self._clock() - live.accepted_at > self._queue_s]
 
     # Steps
 

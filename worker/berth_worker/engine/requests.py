@@ -73,6 +73,8 @@ class Live:
     native: str | None = None
     """The native session whose turn this is."""
     turn: GatewayTurn | None = None
+    accepted_at: float = 0.0
+    """By the core's clock, in seconds."""
     started: bool = False
     prompt_logprobs: list[float] = field(default_factory=list)
     prompt_top: list[list[tuple[float, int]]] = field(default_factory=list)

@@ -33,7 +33,8 @@ Part = tuple[Sequence, int]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`chunk`: prefill tokens a step. `running`: sequences in a batch. `queue`: sequences that may wait.
+    """`chunk`: prefill tokens a step. `running`: sequences in a batch. `queue`: sequences that may wait; `queue_s`:
+    for so many seconds until they are admitted (None: for ever).
 
     `mixed`: decodes and prefill chunks share a pass. `retract_every`: retract the newest that can be every so many
     passes, without need (0: never). `headroom`: output tokens for which there must be room at admission.
@@ -42,6 +43,7 @@ class Limits:
     chunk: int
     running: int
     queue: int
+    queue_s: float | None = None
     mixed: bool = False
     retract_every: int = 0
     headroom: int = 128
