@@ -45,17 +45,12 @@ async def test_an_open_session_cannot_be_opened_again(worker):
     assert (status, body["error"]["field"]) == (400, "session_id")
 
 
-@pytest.mark.parametrize("streaming", [{}, {"streaming": False}])
-async def test_the_older_kind_of_session_is_refused_by_name(worker, streaming):
-    status, body = await worker.post("/open_session", {"capacity_of_str_len": 10} | streaming)
-    assert (status, body["error"]["field"]) == (400, "streaming")
-
-
 @pytest.mark.parametrize("option", [{"replace": True}, {"drop_previous_output": True}, {"offset": 3}])
 async def test_what_a_streaming_session_cannot_do_is_refused(worker, option):
     await worker.post("/open_session", OPEN | {"session_id": "s"})
     body = {"input_ids": [3], "session_params": {"id": "s"} | option}
-    assert (await worker.post("/generate", body))[0] == 400
+    status, answer = await worker.post("/generate", body)
+    assert (status, answer["error"]["field"]) == (400, f"session_params.{next(iter(option))}")
     assert (await say(worker, "s", [3]))[1]["meta_info"]["prompt_tokens"] == 1
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from berth_worker.engine.scheduler import Limits
     from berth_worker.engine.sequence import Sequence, Work
     from berth_worker.sessions.history import History
+    from berth_worker.sessions.native import NativeStart
 
 log = structlog.get_logger(__name__)
 
@@ -85,10 +86,12 @@ class Core:
         self._check_accepting()
         if any(live.rid == request.rid for live in self._live.values()):
             raise InvalidRequest(f"rid {request.rid!r} belongs to a request that runs", field="rid")
-        session = self.native.ready(request.session_id) if request.session_id is not None else None
-        live = self._intake.generate(request, session, self._arrivals, sink)
-        if session is not None:
-            self.native.begin(session.id)
+        session = request.session_id
+        start = self.native.ready(session, request.rid, request.branch) if session is not None else None
+        live = self._intake.generate(request, start, self._arrivals, sink)
+        if start is not None:
+            self._replace(start)
+            self.native.begin(start)
         self._accept(live)
 
     def turn(self, request: TurnRequest, sink: Sink) -> None:
@@ -107,6 +110,10 @@ class Core:
             self._abort(older, "superseded", "a newer attempt at this session arrived")
         self._turns[request.uid] = live
         self._accept(live)
+
+    def _replace(self, start: NativeStart) -> None:
+        for live in [live for live in self._live.values() if live.native is not None and live.rid in start.aborted]:
+            self._abort(live, "superseded", "a request of its session replaced it")
 
     def _check_accepting(self) -> None:
         if self.draining:
@@ -168,11 +175,11 @@ class Core:
         for live in list(self._live.values()):
             self._abort(live, reason, message)
 
-    def open(self, session_id: str | None, capacity: int, timeout_s: float | None) -> str:
+    def open(self, session_id: str | None, capacity: int, timeout_s: float | None, *, streaming: bool = True) -> str:
         """Open a native session; return its id."""
         if self.draining:
             raise Draining("this worker is going away and takes no new work")
-        return self.native.open(session_id, capacity, timeout_s, self._clock())
+        return self.native.open(session_id, capacity, timeout_s, self._clock(), streaming=streaming)
 
     def close(self, session_id: str) -> None:
         """Close a native session, when its turn ends if one is in flight."""

@@ -14,13 +14,14 @@ from berth_worker.engine.requests import GatewayTurn, Generate, Live, Sink
 from berth_worker.engine.sequence import Sequence
 from berth_worker.sessions.fence import Fence
 from berth_worker.sessions.gateway import Start, unpack
+from berth_worker.sessions.native import NativeTurn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from berth_api.wire import Sampling, TurnRequest
     from berth_worker.engine.text import Tokenizer
-    from berth_worker.sessions.native import NativeSession
+    from berth_worker.sessions.native import NativeStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +42,32 @@ class Intake:
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    def generate(self, request: Generate, session: NativeSession | None, key: int, sink: Sink) -> Live:
-        """Return a native request, a turn of `session` if there is one."""
-        history = session.ids if session is not None else np.empty(0, np.int32)
+    def generate(self, request: Generate, start: NativeStart | None, key: int, sink: Sink) -> Live:
+        """Return a native request, a turn that begins at `start` if it has a session."""
+        history = start.ids if start is not None else np.empty(0, np.int32)
         input_ids = request.input_ids
         if len(history) and len(input_ids) and input_ids[0] == self._model.bos_id:
             input_ids = input_ids[1:]
         self._check(input_ids, request.sampling)
         prompt = np.concatenate([history, input_ids], dtype=np.int32)
-        cap = session.capacity if session is not None else None
+        cap = start.session.capacity if start is not None else None
         new_tokens = self._new_tokens(len(prompt), 0, request.sampling, cap)
-        start = request.logprob_start
-        if start is not None and start >= len(prompt):
+        shown = request.logprob_start
+        if shown is not None and shown >= len(prompt):
             raise InvalidRequest(
-                f"logprob_start_len is {start}, the prompt has {len(prompt)} tokens", field="logprob_start_len"
+                f"logprob_start_len is {shown}, the prompt has {len(prompt)} tokens", field="logprob_start_len"
             )
         spec = self._spec(request.sampling, request.seed, len(prompt))
         spec.return_logprob, spec.top_logprobs = request.return_logprob, request.top_logprobs
         sequence = Sequence.create(key, prompt, len(prompt) + new_tokens, spec)
-        sequence.prompt_logprobs_from = None if start is None else start + 1
-        if session is not None:
-            sequence.session, sequence.history, sequence.reuse = ("native", session.id), len(history), len(history)
-        # Inside what a session inherits, logprobs are told from the start or not at all.
-        sequence.recompute = start is not None and (start == 0 or not len(history))
-        return Live(request.rid, sequence, self._answer(request.sampling, new_tokens), sink, native=request.session_id)
+        sequence.prompt_logprobs_from = None if shown is None else shown + 1
+        if start is not None and start.place is None:
+            name, length = start.session.id, len(history)
+            sequence.session, sequence.history, sequence.reuse = ("native", name), length, length
+        # Inside what a slot holds, logprobs are told from the start or not at all.
+        sequence.recompute = shown is not None and (shown == 0 or not sequence.history)
+        native = NativeTurn(start.session, start.place, len(prompt)) if start is not None else None
+        return Live(request.rid, sequence, self._answer(request.sampling, new_tokens), sink, native=native)
 
     def turn(self, request: TurnRequest, start: Start, key: int, sink: Sink) -> Live:
         """Return a gateway's turn that begins at `start`. Raises `Conflict` for another model's session."""

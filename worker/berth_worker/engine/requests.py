@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from berth_api.wire import Aborted, Finished, Started, Tokens
+from berth_worker.sessions.branches import PLAIN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from berth_api.wire import Sampling
     from berth_worker.engine.answer import Answer
     from berth_worker.engine.sequence import Sequence
+    from berth_worker.sessions.branches import Branch
     from berth_worker.sessions.fence import Fence
     from berth_worker.sessions.history import History
+    from berth_worker.sessions.native import NativeTurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class Generate:
     logprob_start: int | None = None
     """First position of the full prompt whose input logprobs are asked for; None: output logprobs only."""
     top_logprobs: int = 0
+    branch: Branch = PLAIN
+    """Where in that session it goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,7 @@ class Live:
     sequence: Sequence
     answer: Answer
     sink: Sink
-    native: str | None = None
-    """The native session whose turn this is."""
+    native: NativeTurn | None = None
     turn: GatewayTurn | None = None
     accepted_at: float = 0.0
     """By the core's clock, in seconds."""

@@ -19,7 +19,6 @@ from berth_worker.server.sglang import (
     OpenBody,
     Prompt,
     Reply,
-    check_session,
     prompts,
     requests,
 )
@@ -60,7 +59,6 @@ async def generate(request: web.Request, served: Served) -> web.StreamResponse:
     raw = await request.read()
     large = len(raw) > INLINE_BYTES
     body = await asyncio.to_thread(decode, GenerateBody, raw) if large else decode(GenerateBody, raw)
-    check_session(body.session_params)
     given, many = prompts(body)
     ids = [prompt.ids if prompt.text is None else await _encode(prompt, served) for prompt in given]
     calls = [Call(each, served, with_text=body.return_text_in_logprobs) for each in requests(body, ids)]
@@ -140,10 +138,9 @@ async def _chunks(call: Call, keepalive_s: float, index: int | None) -> AsyncIte
 async def open_session(request: web.Request, served: Served) -> web.Response:
     """POST /open_session."""
     body = await read(OpenBody, request)
-    if not body.streaming:
-        raise InvalidRequest("only streaming sessions are served: send streaming=true", field="streaming")
+    streaming = bool(body.streaming)
     session_id = await served.engine.ask(
-        lambda core: core.open(body.session_id, body.capacity_of_str_len, body.timeout)
+        lambda core: core.open(body.session_id, body.capacity_of_str_len, body.timeout, streaming=streaming)
     )
     return web.json_response(session_id)
 

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from berth_api.errors import InvalidRequest
 from berth_api.wire import MAX_NEW_TOKENS_LIMIT, Aborted, Finished, Sampling, Started, Tokens
 from berth_worker.engine.requests import Generate, PromptLogprobs
+from berth_worker.sessions.branches import PLAIN, Branch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ UNSUPPORTED_SAMPLING = frozenset(
 
 
 class SessionParams(Struct, frozen=True):
-    """Which session a request belongs to. The rest is of SGLang's older, non-streaming sessions."""
+    """Which session a request belongs to; where in it, if it is not a streaming one."""
 
     id: Annotated[str, Meta(min_length=1, max_length=256)]
     rid: str | None = None
@@ -117,14 +118,14 @@ def prompts(body: GenerateBody) -> tuple[list[Prompt], bool]:
     return found, many
 
 
-def check_session(params: SessionParams | None) -> str | None:
-    """Return the session's id. Raises `InvalidRequest` for what a streaming session cannot do."""
-    if params is None:
-        return None
-    for name in ("offset", "replace", "drop_previous_output"):
-        if getattr(params, name):
-            raise InvalidRequest(f"{name} is not possible on a streaming session", field=f"session_params.{name}")
-    return params.id
+def branch(params: SessionParams) -> Branch:
+    """Return where in its session a request goes; whether it can go there, only the session knows."""
+    return Branch(
+        rid=params.rid,
+        offset=params.offset or 0,
+        replace=bool(params.replace),
+        drop_previous_output=bool(params.drop_previous_output),
+    )
 
 
 def requests(body: GenerateBody, ids: list[list[int]]) -> list[Generate]:
@@ -135,7 +136,7 @@ def requests(body: GenerateBody, ids: list[list[int]]) -> list[Generate]:
     if count > 1 and isinstance(body.rid, str):
         rids = [f"{body.rid}_{index}" for index in range(count)]
     start = body.logprob_start_len
-    session_id = check_session(body.session_params)
+    session = body.session_params
     built = []
     for prompt, raw, rid in zip(ids, samplings, rids, strict=True):
         sampling = sampling_of(raw or {})
@@ -145,10 +146,11 @@ def requests(body: GenerateBody, ids: list[list[int]]) -> list[Generate]:
                 input_ids=np.array(prompt, np.int32),
                 sampling=sampling,
                 seed=sampling.seed if sampling.seed is not None else secrets.randbits(63),
-                session_id=session_id,
+                session_id=session.id if session is not None else None,
                 return_logprob=bool(body.return_logprob),
                 logprob_start=start if body.return_logprob and start is not None and start >= 0 else None,
                 top_logprobs=body.top_logprobs_num or 0,
+                branch=branch(session) if session is not None else PLAIN,
             )
         )
     return built
