@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,38 @@ def test_a_sessions_turns_equal_whole_history_requests(worker):
         post(url, "/flush_cache", {})
         whole = post(url, "/generate", {"input_ids": prompt, "sampling_params": sampling})
         assert (whole["output_ids"], whole["meta_info"]["cached_tokens"]) == (output, 0)
+
+
+def test_branches_share_kv_and_equal_whole_prompt_requests(worker):
+    """With the real model: branches of a session that does not stream; three at once, then cut, replaced, deeper."""
+    url, sampling = worker["url"], {"temperature": 0, "max_new_tokens": 16, "ignore_eos": True}
+    session = post(url, "/open_session", {"capacity_of_str_len": 2000})
+
+    def ask(history: list[int], text: str, rid: str | None = None, **options: Any) -> tuple[list[int], dict[str, Any]]:
+        """Continue `rid`; return the whole prompt that this stands for, and the answer."""
+        new = [*b"<|user|>", *text.encode(), 257]
+        params = {"id": session, "rid": rid, **options}
+        return history + new, post(
+            url, "/generate", {"input_ids": new, "session_params": params, "sampling_params": sampling}
+        )
+
+    post(url, "/flush_cache", {})
+    prompt, root = ask([], "my cat is called Milo")
+    rid, whole = root["meta_info"]["id"], prompt + root["output_ids"]
+    with ThreadPoolExecutor() as pool:
+        texts = ("what is my cat called?", "who are you?", "what is my cat called? " * 4)
+        branches = list(pool.map(lambda text: ask(whole, text, rid), texts))
+    branches.append(ask(whole[:20], "and now?", rid, offset=20, replace=True))
+    branches.append(ask(prompt, "tell me more", rid, drop_previous_output=True))
+    again, answer = branches[-1]
+    branches.append(ask(again + answer["output_ids"], "go on", answer["meta_info"]["id"]))
+    assert all(branch["meta_info"]["cached_tokens"] >= 16 for _, branch in branches)
+    for known, branch in branches:
+        post(url, "/flush_cache", {})
+        alone = post(url, "/generate", {"input_ids": known, "sampling_params": sampling})
+        assert (alone["output_ids"], alone["meta_info"]["cached_tokens"]) == (branch["output_ids"], 0)
+        assert branch["meta_info"]["prompt_tokens"] == len(known)
+    post(url, "/close_session", {"session_id": session})
 
 
 def test_logprobs_of_a_session_equal_whole_history_ones(worker):
