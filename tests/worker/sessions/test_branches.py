@@ -132,8 +132,8 @@ def test_what_is_in_flight_cannot_be_continued_yet(driver):
     first = send(driver, "a", [10])
     for steps in (0, 2):
         driver.steps(steps)
-        refused(driver, "session_params.rid", "b", "a")
-        refused(driver, "session_params.rid", "b", "a", replace=True)
+        for replacing in (False, True):
+            assert "in flight" in refused(driver, "session_params.rid", "b", "a", replace=replacing)
     driver.settle()
     assert first.ids == continuation([10], 4)
     assert ask(driver, "b", [11], "a") == continuation([10, *first.ids, 11], 4)
