@@ -49,6 +49,8 @@ def up(
     chunked_prefill_size: Annotated[int | None, _worker("--chunked-prefill-size", "Prefill tokens a step.")] = None,
     max_running: Annotated[int | None, _worker("--max-running", "Most requests in a batch.")] = None,
     queue_limit: Annotated[int | None, _worker("--queue-limit", "Most requests that wait.")] = None,
+    queue_timeout: Annotated[float | None, _worker("--queue-timeout", "Seconds a request may wait.")] = None,
+    mixed_chunk: Annotated[bool, _worker("--mixed-chunk", "Prefill and decode in one step.")] = False,
     check_memory: Annotated[str | None, _worker("--check-memory", "off, idle or busy.")] = None,
     retract_every: Annotated[int | None, _worker("--retract-every", "Retract every N steps (a test).")] = None,
     threads: Annotated[int | None, _worker("--threads", "Compute threads; default: a share of the cores.")] = None,
@@ -76,6 +78,8 @@ def up(
                 "--chunked-prefill-size": chunked_prefill_size,
                 "--max-running": max_running,
                 "--queue-limit": queue_limit,
+                "--queue-timeout": queue_timeout,
+                "--mixed-chunk": mixed_chunk,
                 "--check-memory": check_memory,
                 "--retract-every": retract_every,
                 "--threads": threads,
@@ -95,8 +99,14 @@ def up(
 
 
 def flags(given: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the command-line options that were given, as they are passed on."""
-    return tuple(part for flag, value in given.items() if value is not None for part in (flag, str(value)))
+    """Return the command-line options that were given, as they are passed on: a switch, or a name and its value."""
+    passed: list[str] = []
+    for flag, value in given.items():
+        if value is True:
+            passed.append(flag)
+        elif value is not None and value is not False:
+            passed += (flag, str(value))
+    return tuple(passed)
 
 
 async def keep(settings: LocalSettings, report: Callable[[Event], None]) -> None:

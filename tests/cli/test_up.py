@@ -98,4 +98,5 @@ def test_a_line_for_each_change(up, tmp_path) -> None:
 
 
 def test_only_what_was_given_is_passed_on() -> None:
-    assert flags({"--slots": 3, "--dtype": None, "--lease-s": 1.5}) == ("--slots", "3", "--lease-s", "1.5")
+    given = {"--slots": 3, "--dtype": None, "--mixed-chunk": True, "--other": False, "--lease-s": 1.5}
+    assert flags(given) == ("--slots", "3", "--mixed-chunk", "--lease-s", "1.5")

@@ -97,6 +97,28 @@ def test_long_decodes_are_read_in_place_beside_short_ones(window, monkeypatch):
     check([(30, 31), (3, 4), (19, 20), (5, 6), (0, 3)], 4, window)
 
 
+@given(spans_of, st.sampled_from([1, 4, 16]), st.data())
+@settings(max_examples=40, deadline=None)
+def test_kept_positions_keep_their_kv_and_attend_to_it(spans, page_size, data):
+    pieces, layer = a_batch([(start, start + count) for start, count in spans], page_size, seed=3)
+    for piece in pieces:
+        piece.kept = data.draw(st.integers(0, piece.end))
+        for position in range(piece.start, piece.kept):
+            page, at = piece.pages[position // page_size], position % page_size
+            layer.key[page, at], layer.value[page, at] = piece.key[position], piece.value[position]
+    query = torch.randn(sum(piece.end - piece.start for piece in pieces), HEADS, DIM)
+    fresh = [[getattr(piece, name)[piece.start :].clone() for piece in pieces] for name in ("key", "value")]
+    for rows in fresh:
+        for piece, own in zip(pieces, rows, strict=True):
+            own[: max(0, piece.kept - piece.start)] = 7e3  # what the pass computed for them, and must not be kept
+    plan = KERNELS.plan(pieces, page_size)
+    plan.append(layer, *(torch.cat(rows) for rows in fresh))
+    out = plan.attend(layer, query, scale=0.3, window=None)
+    own = query.split([piece.end - piece.start for piece in pieces])
+    expected = torch.cat([by_hand(piece, rows, 0.3, None) for piece, rows in zip(pieces, own, strict=True)])
+    torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)
+
+
 def test_a_neighbours_nan_stays_its_own():
     pieces, layer = a_batch([(8, 9), (1, 2)], 4, seed=1)
     plan = KERNELS.plan(pieces, 4)

@@ -15,6 +15,31 @@ async def test_a_session_keeps_its_worker_though_another_is_roomier(kit):
     assert (await kit.acquire(turn="t2")).placement.worker == "w1"
 
 
+async def test_a_fork_begins_beside_its_source_while_a_slot_is_free_there(kit):
+    await kit.worker("w1", slots=2)
+    await kit.open()
+    await kit.turn()
+    await kit.worker("w2", slots=9)
+    placed = []
+    for name in ("first", "second"):
+        await kit.open(name, fork=("alice", None))
+        placed.append((await kit.acquire(name)).placement)
+    assert [place.worker for place in placed] == ["w1", "w2"]
+    assert [place.holds_parent for place in placed] == [False, False]
+
+
+async def test_a_forks_first_choice_is_made_once(kit):
+    """Later it goes where there is room, like everybody: what it shared is long gone."""
+    await kit.worker("w1", slots=2)
+    await kit.open()
+    await kit.turn()
+    await kit.worker("w2", slots=9)
+    await kit.open("fork", fork=("alice", None))
+    await kit.turn("fork", "t2")
+    await kit.ledger.hibernate("default", "fork", uid=(await kit.session("fork")).uid)
+    assert (await kit.acquire("fork", "t3")).placement.worker == "w2"
+
+
 async def test_new_sessions_spread_by_free_slots_then_by_running_turns(kit):
     await kit.worker("w1", slots=2)
     await kit.worker("w2", slots=3)

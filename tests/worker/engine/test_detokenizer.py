@@ -59,7 +59,7 @@ def test_pieces_and_characters_spelt_in_bytes_come_out_as_if_decoded_at_once(par
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=30))
 def test_no_piece_ends_inside_a_character(text):
-    pieces = stream(BYTES, BYTES.encode(text, add_special_tokens=False))
+    pieces = stream(BYTES, list(text.encode()))  # not encoded: text may spell a special token, which has none
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
 

@@ -97,6 +97,18 @@ def test_a_step_writes_no_kv_outside_its_pages(runner):
         assert not changed.any()
 
 
+def test_kept_positions_tell_their_logprobs_and_keep_their_kv(runner, ids):
+    first = one_step(runner, ids, prompt_logprobs_from=1)
+    before = [pool.clone() for layer in runner._pool for pool in layer]
+    again = [
+        one_step(runner, ids, start=start, end=end, kept=60, prompt_logprobs_from=1)
+        for start, end in ((0, 40), (40, 70))
+    ]
+    assert again[0].prompt_logprobs + again[1].prompt_logprobs == pytest.approx(first.prompt_logprobs, abs=1e-5)
+    for old, new in zip(before, (pool for layer in runner._pool for pool in layer), strict=True):
+        assert torch.equal(old.flatten(0, 1)[:60], new.flatten(0, 1)[:60])
+
+
 def test_pages_that_do_not_reach_the_end_are_refused(runner):
     with pytest.raises(ValueError, match="1 pages of 16 tokens do not reach position 16"):
         runner.step([SequenceStep(1, np.zeros(17, np.int32), 0, 17, np.zeros(1, np.int32), None)])

@@ -286,3 +286,54 @@ def test_output_logprobs_go_with_their_tokens(driver):
             [entry] = event.logprobs
             assert (entry.id, len(entry.top)) == (event.ids[0], 2)
             assert entry.logprob == pytest.approx(-1 / (1 + entry.id))
+
+
+def test_a_fork_shares_the_whole_pages_of_what_it_came_from(driver):
+    """12 tokens in pages of 4, of which the last has no KV yet: two pages are shared, the third is computed again."""
+    first = driver.take_turn("u", [1, 2, 3, 4, 5], new=7)
+    said = [1, 2, 3, 4, 5, *first.ids]
+    held = driver.core.state().memory.available
+    fork = driver.take_turn("v", [6], first.finished.head)
+    assert fork.started.cached_tokens == 8
+    assert fork.ids == continuation([*said, 6], 4)
+    memory = driver.core.state().memory
+    assert (memory.protected, held - memory.available) == (12, 8)  # the fork's own prompt fills a third page
+    goes_on = driver.take_turn("u", [7], first.finished.head, epoch=2)
+    assert (goes_on.started.cached_tokens, goes_on.ids) == (11, continuation([*said, 7], 4))
+
+
+def test_a_fork_may_begin_at_an_earlier_head_and_while_its_source_runs(driver):
+    first = driver.take_turn("u", [1, 2, 3, 4, 5], new=7)
+    second = driver.take_turn("u", [8], first.finished.head, epoch=2)
+    running = driver.turn("u", [9], second.finished.head, epoch=3, new=9)
+    driver.steps(3)
+    fork = driver.take_turn("v", [6], first.finished.head)
+    said = [1, 2, 3, 4, 5, *first.ids]
+    assert (fork.started.cached_tokens, fork.ids) == (12, continuation([*said, 6], 4))
+    assert running.ids == continuation([*said, 8, *second.ids, 9], 9)
+
+
+def test_a_fork_outlives_its_source(driver):
+    first = driver.take_turn("u", [1, 2, 3, 4, 5], new=7)
+    fork = driver.turn("v", [6], first.finished.head)
+    assert driver.core.release(ReleaseRequest("u", 1))
+    driver.settle()
+    assert fork.started.cached_tokens == 8
+    assert fork.ids == continuation([1, 2, 3, 4, 5, *first.ids, 6], 4)
+
+
+def test_a_fork_with_its_history_sent_shares_all_the_same(driver):
+    first = driver.take_turn("u", [1, 2, 3, 4, 5], new=7)
+    turn = [1, 2, 3, 4, 5, *first.ids]
+    fork = driver.take_turn("v", [6], first.finished.head, history=[pack(turn)])
+    assert fork.started.cached_tokens == 8
+
+
+def test_a_rollback_into_what_the_tree_owns_releases_and_computes_again(driver):
+    """A rebuilt turn puts history and input into the tree: going back before its input falls below that."""
+    turns = [[1, 2, 3], [4, 5]]
+    sent = [pack(turn) for turn in turns]
+    driver.take_turn("u", [6, 7, 8], head_of(*turns), history=sent)
+    again = driver.take_turn("u", [9], head_of(*turns), epoch=2)
+    assert driver.core.state().releases == {"rolled_back": 1}
+    assert (again.started.cached_tokens, again.ids) == (4, continuation([1, 2, 3, 4, 5, 9], 4))

@@ -221,6 +221,31 @@ def test_input_logprobs_from_the_start_recompute_and_inherit_all_the_same(driver
     assert driver.say("s", [6]).started.cached_tokens == 12
 
 
+@pytest.mark.parametrize("start", [0, 5])
+def test_input_logprobs_of_a_shared_prompt_are_all_told(driver, start):
+    """What a request finds in the tree is others' KV: it is read again for the logprobs, never written."""
+    driver.generate(list(range(3, 20)), new=1)
+    driver.settle()
+    driver.runner.computed = 0
+    heard = driver.generate(list(range(3, 21)), new=1, return_logprob=True, logprob_start=start)
+    driver.settle()
+    [logprobs] = [event for event in heard.events if isinstance(event, PromptLogprobs)]
+    assert heard.started.cached_tokens == 16
+    assert logprobs.logprobs == [None, *[-float(at) for at in range(start + 1, 18)]]
+    assert driver.runner.computed == 18 - start
+
+
+def test_input_logprobs_survive_a_retraction_before_they_are_told():
+    driver = Driver(pages=8, page_size=4, context=32, chunk=4, headroom=0)
+    driver.generate([9, 9, 9], new=29)
+    driver.steps(9)  # 12 tokens in 3 pages; its next page is what the other's last chunk will lack
+    heard = driver.generate(list(range(3, 23)), new=3, return_logprob=True, logprob_start=0)
+    driver.settle()
+    assert driver.core.state().retracts > 0
+    [logprobs] = [event for event in heard.events if isinstance(event, PromptLogprobs)]
+    assert logprobs.logprobs == [None, *[-float(at) for at in range(1, 20)]]
+
+
 def test_input_logprobs_of_a_long_prompt_span_its_chunks():
     driver = Driver(chunk=5)
     heard = driver.generate(list(range(3, 20)), return_logprob=True, logprob_start=3)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from berth_worker.cache.sessions import Slots
 
 CheckLevel = Literal["off", "idle", "busy"]
-"""When the identity is verified: never, when no request is left, or after every step."""
+"""When the identity is verified: never, when no request is left, or after every step (then every page's owner too)."""
 
 
 @dataclass(frozen=True, slots=True)

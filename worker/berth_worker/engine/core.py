@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from berth_api.wire import ReleaseRequest, StopRequest, TurnRequest
-    from berth_worker.cache.integrity import CheckLevel
+    from berth_worker.cache.integrity import CheckLevel, Memory
     from berth_worker.cache.kv import Holding
     from berth_worker.engine.batch import Runner, Sampled
     from berth_worker.engine.intake import Model
@@ -231,8 +231,10 @@ class Core:
         work = self.scheduler.plan()
         if work:
             self._run(work)
-        if self._check == "busy" or (self._check == "idle" and self.idle):
+        if self._check == "busy":
             self.verify()
+        elif self._check == "idle" and self.idle:
+            verify(self._memory())
 
     def give_up(self, message: str) -> None:
         """Tell every request that it is over. For an engine whose books are wrong: no KV is touched any more."""
@@ -244,8 +246,11 @@ class Core:
         """Raise `AccountingError` if KV was lost, counted twice or has two owners."""
         holdings = {id(holding): holding for holding in self.scheduler.holdings}
         holdings |= {id(slot.holding): slot.holding for slot in self.slots}
-        verify(snapshot(self.cache, self.slots, self.scheduler.holdings))
+        verify(self._memory())
         verify_owners(self.cache, list(holdings.values()))
+
+    def _memory(self) -> Memory:
+        return snapshot(self.cache, self.slots, self.scheduler.holdings)
 
     def _run(self, work: list[Work]) -> None:
         try:
@@ -364,7 +369,7 @@ class Core:
         lent = len({sequence.session for sequence in self.scheduler.running if sequence.session is not None})
         first_turns = sum(self.slots.get(s.session) is None for s in self.scheduler.running if s.session is not None)
         return State(
-            memory=snapshot(self.cache, self.slots, self.scheduler.holdings),
+            memory=self._memory(),
             running=len(self.scheduler.running),
             queued=len(self.scheduler.waiting),
             resident=len(self.slots) + first_turns,

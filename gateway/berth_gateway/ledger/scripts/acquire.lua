@@ -33,7 +33,7 @@ if session.max_tokens > 0 and length > session.max_tokens then
 end
 
 local w = session.worker ~= '' and worker(session.worker)
-if not usable(w, now) then w = roomiest(session.fleet, now) end
+if not usable(w, now) then w = berth(session, now) end
 if not w then return no_capacity(session, now) end
 served(session)
 
@@ -48,6 +48,7 @@ end
 local lease_until = now + args.lease_us
 local holds_parent = session.turns == 0 or (session.worker == w.id and session.held == session.head)
 local release = bind(session, w, lease_until)
+if session.kin ~= '' then store(session, {kin = ''}) end
 store(session, {
   epoch = math.max(session.epoch + 1, now), attempt = 1, owner = args.turn, holder = args.call, digest = args.digest,
   input_tokens = args.input_tokens, order = '', moves = 0, lease_until = lease_until,

@@ -44,7 +44,7 @@ local function place(session)
   if args.suspend then
     if session.owner == '' then releases[#releases + 1] = unbind(session, 'suspended') end
   elseif args.bind and session.worker == '' and session.lost == '' then
-    local w = roomiest(session.fleet, now)
+    local w = berth(session, now)
     if w and w.free > 0 then bind(session, w, nil, session.last_active) end
   end
   schedule(session)
@@ -114,6 +114,7 @@ session.created, session.last_active, session.fields, session.turns = now, now, 
 if turns > 0 then
   session.tokens = copy_turns(source, key('session', args.name), turns)
   session.head = call('HGET', key('session', source.name), 'head:' .. int(turns - 1))
+  session.kin = source.worker
 end
 local name = session.name
 session.name = nil

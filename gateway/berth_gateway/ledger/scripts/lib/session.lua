@@ -8,7 +8,7 @@ local FIELDS = {
   'hibernate_us', 'max_tokens', 'fields',
   -- texts
   'uid', 'origin', 'fleet', 'fingerprint', 'closing', 'suspended', 'lost', 'owner', 'holder', 'digest', 'order', 'head',
-  'held', 'worker', 'on_worker_failure', 'deletion_policy', 'call', 'answer',
+  'held', 'worker', 'kin', 'on_worker_failure', 'deletion_policy', 'call', 'answer',
 }
 local NUMBERS = 13
 

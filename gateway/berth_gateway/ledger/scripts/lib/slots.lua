@@ -32,6 +32,13 @@ local function roomiest(fleet, now, except)
   return best
 end
 
+-- Where the session goes that holds no slot: beside what it was forked from, whose KV it shares there, if a slot is free.
+local function berth(session, now)
+  local w = session.kin ~= '' and worker(session.kin)
+  if usable(w, now) and w.fleet == session.fleet and load_of(w, now).free > 0 then return w end
+  return roomiest(session.fleet, now)
+end
+
 -- When `reap` must look at it next: never before something is due, sometimes in vain.
 local function schedule(session)
   local due = math.huge
