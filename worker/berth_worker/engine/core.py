@@ -7,25 +7,25 @@ hear of its end together.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
 from berth_api import heads
 from berth_api.errors import Conflict, Draining, InvalidRequest
-from berth_api.wire import Aborted, Finished, FinishReason, Started, TokenLogprob, Tokens
+from berth_api.wire import Aborted, Finished, FinishReason, Started, Tokens
 from berth_worker.cache.integrity import snapshot, verify, verify_owners
 from berth_worker.cache.kv import KVCache
 from berth_worker.cache.pages import PagePool
 from berth_worker.cache.rows import RowTable
 from berth_worker.cache.sessions import Slots
+from berth_worker.engine.gateway import GatewayTurns
 from berth_worker.engine.intake import Intake
 from berth_worker.engine.requests import Event, Generate, Live, PromptLogprobs, Sink
 from berth_worker.engine.scheduler import Scheduler
 from berth_worker.engine.stats import Counters, State
-from berth_worker.sessions.fence import Fence, Fences
+from berth_worker.sessions.fence import Fence
 from berth_worker.sessions.gateway import resolve
-from berth_worker.sessions.history import PACKED
 from berth_worker.sessions.native import NativeSessions
 
 if TYPE_CHECKING:
@@ -38,17 +38,9 @@ if TYPE_CHECKING:
     from berth_worker.engine.intake import Model
     from berth_worker.engine.scheduler import Limits
     from berth_worker.engine.sequence import Sequence, Work
-    from berth_worker.sessions.history import History
     from berth_worker.sessions.native import NativeStart
 
 log = structlog.get_logger(__name__)
-
-
-class Kin(NamedTuple):
-    """A session's `history`, up to where another begins, and the `holding` with KV of some of it."""
-
-    history: History
-    holding: Holding
 
 
 class Core:
@@ -63,15 +55,13 @@ class Core:
         self.slots = Slots(self.cache)
         self.scheduler = Scheduler(self.cache, self.slots, limits)
         self.native = NativeSessions()
-        self.fences = Fences()
+        self.turns = GatewayTurns(self.slots)
         self.counters = Counters()
         self.draining = False
         self.outbox: list[tuple[Sink, Event]] = []
         """Events for callers, in order; whoever drives the engine takes them away."""
         self._intake = Intake(model)
         self._live: dict[int, Live] = {}
-        self._turns: dict[str, Live] = {}
-        """Gateway turns in flight, by session uid."""
         self._arrivals = 0
 
     @property
@@ -97,18 +87,18 @@ class Core:
     def turn(self, request: TurnRequest, sink: Sink) -> None:
         """Accept a gateway's turn. Besides, raises `Stale`, `Duplicate`, `HistoryRequired` and `Conflict`."""
         self._check_accepting()
-        fence, older = Fence(request.epoch, request.attempt), self._turns.get(request.uid)
-        self.fences.check(request.uid, fence)
-        held = self._held(request.uid)
-        kin = self._kin(request.parent) if held is None else None
+        fence, older = Fence(request.epoch, request.attempt), self.turns.get(request.uid)
+        self.turns.fences.check(request.uid, fence)
+        held = self.turns.held(request.uid)
+        kin = self.turns.kin(request.parent) if held is None else None
         start = resolve(request, kin.history if kin is not None else held)
         live = self._intake.turn(request, start, self._arrivals, sink)
-        self.fences.advance(request.uid, fence)
+        self.turns.fences.advance(request.uid, fence)
         if kin is not None:
             self.cache.publish(kin.holding, kin.history.ids[: kin.holding.committed])
         if older is not None:
             self._abort(older, "superseded", "a newer attempt at this session arrived")
-        self._turns[request.uid] = live
+        self.turns.add(live)
         self._accept(live)
 
     def _replace(self, start: NativeStart) -> None:
@@ -120,29 +110,11 @@ class Core:
             raise Draining("this worker is going away and takes no new work")
         self.scheduler.check_queue()
 
-    def _held(self, uid: str) -> History | None:
-        """Return what is known of a gateway session: by the turn in flight, else by its slot."""
-        live, slot = self._turns.get(uid), self.slots.get(("gateway", uid))
-        if live is not None and live.turn is not None:
-            return live.turn.parent
-        return slot.history if slot is not None else None
-
-    def _kin(self, head: str) -> Kin | None:
-        """Return who holds KV of the history that `head` names: what a fork came from, or another fork of it."""
-        known = [(slot.history, slot.holding) for slot in self.slots if slot.history is not None]
-        turns = [(live.turn, live.sequence.holding) for live in self._turns.values()]
-        known += [(turn.parent, holding) for turn, holding in turns if turn is not None and holding is not None]
-        for history, holding in known:
-            found = history.upto(head)
-            if found is not None and len(found.ids):
-                return Kin(found, holding)
-        return None
-
     def _accept(self, live: Live) -> None:
         self._arrivals += 1
         live.accepted_at = self._clock()
         self._live[live.sequence.key] = live
-        finish = _replay(live)
+        finish = live.replay()
         if finish is None:
             self.scheduler.add(live.sequence)
         else:
@@ -152,10 +124,8 @@ class Core:
 
     def stop(self, order: StopRequest) -> bool:
         """Finish a gateway's turn with what it has said so far; say whether that very attempt was in flight."""
-        live = self._turns.get(order.uid)
-        if live is None or live.turn is None:
-            return False
-        if (live.turn.turn, live.turn.fence) != (order.turn, Fence(order.epoch, order.attempt)):
+        live = self.turns.meant_by(order)
+        if live is None:
             return False
         self._finish(live, FinishReason("stop"))
         return True
@@ -188,8 +158,7 @@ class Core:
 
     def release(self, order: ReleaseRequest) -> bool:
         """Wipe a gateway session's KV, unless a turn runs or a turn of a higher epoch ran. True: none is held now."""
-        seen = self.fences.seen(order.uid)
-        if order.uid in self._turns or (seen is not None and seen.epoch > order.epoch):
+        if not self.turns.may_release(order):
             return False
         self.slots.release(("gateway", order.uid), "hibernated")
         return True
@@ -280,7 +249,7 @@ class Core:
         sequence.append(sampled.token)
         self.counters.generated_tokens += 1
         said = live.answer.push(sampled.token)
-        self._emit(live, Tokens([sampled.token], said.text, _logprobs(live, sampled)))
+        self._emit(live, Tokens([sampled.token], said.text, live.logprobs(sampled)))
         if said.finish is not None:
             self._finish(live, said.finish)
 
@@ -335,7 +304,7 @@ class Core:
             sequence.cached = min(holding.committed, sequence.sample.prompt_length)
         self._start(live)
         self._forget(live)
-        history = _extended(live)
+        history = live.extended()
         if holding is not None and sequence.session is not None:
             self.slots.save(sequence.session, holding, sequence.length, history)
         elif holding is not None:
@@ -361,8 +330,7 @@ class Core:
         self.scheduler.remove(live.sequence)
         self._runner.forget(live.sequence.key)
         del self._live[live.sequence.key]
-        if live.turn is not None:
-            del self._turns[live.turn.uid]
+        self.turns.remove(live)
 
     def state(self) -> State:
         """Return a snapshot of everything that is told to the outside."""
@@ -386,27 +354,3 @@ class Core:
             failed_steps=self.counters.failed_steps,
             draining=self.draining,
         )
-
-
-def _replay(live: Live) -> FinishReason | None:
-    """Push the resumed output ids, showing nothing; return the reason if the turn ended with one of them."""
-    sequence = live.sequence
-    for token in sequence.ids[sequence.sample.prompt_length :].tolist():
-        finish = live.answer.push(token).finish
-        if finish is not None:
-            return finish
-    return None
-
-
-def _extended(live: Live) -> History | None:
-    """Return the history under which a gateway's turn is pending; None for a native request."""
-    if live.turn is None:
-        return None
-    turn = live.sequence.ids[len(live.turn.parent.ids) :]
-    return live.turn.parent.extend([turn.astype(PACKED).tobytes()])
-
-
-def _logprobs(live: Live, sampled: Sampled) -> list[TokenLogprob] | None:
-    if not live.sequence.sample.return_logprob or sampled.token is None or sampled.logprob is None:
-        return None
-    return [TokenLogprob(sampled.logprob, sampled.token, sampled.top)]

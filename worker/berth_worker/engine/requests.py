@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from berth_api.wire import Aborted, Finished, Started, Tokens
+from berth_api.wire import Aborted, Finished, Started, TokenLogprob, Tokens
 from berth_worker.sessions.branches import PLAIN
+from berth_worker.sessions.history import PACKED
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from berth_api.wire import Sampling
+    from berth_api.wire import FinishReason, Sampling
     from berth_worker.engine.answer import Answer
+    from berth_worker.engine.batch import Sampled
     from berth_worker.engine.sequence import Sequence
     from berth_worker.sessions.branches import Branch
     from berth_worker.sessions.fence import Fence
@@ -82,3 +84,24 @@ class Live:
     started: bool = False
     prompt_logprobs: list[float] = field(default_factory=list)
     prompt_top: list[list[tuple[float, int]]] = field(default_factory=list)
+
+    def replay(self) -> FinishReason | None:
+        """Push the resumed output ids, showing nothing; return the reason if the turn ended with one of them."""
+        for token in self.sequence.ids[self.sequence.sample.prompt_length :].tolist():
+            finish = self.answer.push(token).finish
+            if finish is not None:
+                return finish
+        return None
+
+    def extended(self) -> History | None:
+        """Return the history under which a gateway's turn is pending; None for a native request."""
+        if self.turn is None:
+            return None
+        ids = self.sequence.ids[len(self.turn.parent.ids) :]
+        return self.turn.parent.extend([ids.astype(PACKED).tobytes()])
+
+    def logprobs(self, sampled: Sampled) -> list[TokenLogprob] | None:
+        """Return what to tell of the sampled token, None if nobody asked."""
+        if not self.sequence.sample.return_logprob or sampled.token is None or sampled.logprob is None:
+            return None
+        return [TokenLogprob(sampled.logprob, sampled.token, sampled.top)]
