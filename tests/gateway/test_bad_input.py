@@ -16,7 +16,8 @@ MANAGED = {"uid": "u", "fleet": "default"}
 async def raw(url, path, headers, body):
     """POST with headers as bytes, as no client library sends them; return (status, JSON or None)."""
     data = json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1".encode(), b"Host: gateway", b"Connection: close", b"Content-Length: %d" % len(data)]
+    lines = [f"POST {path} HTTP/1.1".encode(), b"Host: gateway", b"Connection: close"]
+    lines += [b"Content-Length: %d" % len(data)]
     lines += [name.encode() + b": " + value for name, value in headers.items()]
     reader, writer = await asyncio.open_connection(*urlsplit(url).netloc.split(":"))
     writer.write(b"\r\n".join(lines) + b"\r\n\r\n" + data)
