@@ -28,8 +28,8 @@ Report = Callable[[Event], None]
 async def running(settings: LocalSettings, report: Report) -> AsyncIterator[LocalFleet]:
     """Run a fleet: it is up when the body begins, and all of it has ended when the body has.
 
-    Raises StateDirInUse, StateDirUnusable, RedisMissing, ChildFailed and AdminRefused when it cannot come up. Cancelled again while
-    it ends, it kills what is left at once.
+    Raises StateDirInUse, StateDirUnusable, RedisMissing, ChildFailed and AdminRefused when it cannot come up. Cancelled
+    again while it ends, it kills what is left at once.
     """
     state = await StateDir.open(settings.state_dir, settings.times.lock_s)
     try:

@@ -181,8 +181,9 @@ async def test_a_taken_gateway_port_is_named(settings: Make) -> None:
 
 async def test_workers_that_the_gateways_refuse_end_the_start(settings: Make) -> None:
     """As those of another model than the sessions in the state directory were opened with."""
+    refusing = settings(gateway_options=("--refuse", "another model"))
     with pytest.raises(AdminRefused, match=r"refuse worker default-.*: another model"):
-        async with asyncio.timeout(PATIENCE_S), running(settings(gateway_options=("--refuse", "another model")), Diary()):
+        async with asyncio.timeout(PATIENCE_S), running(refusing, Diary()):
             pass
 
 

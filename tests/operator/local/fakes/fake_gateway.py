@@ -74,9 +74,8 @@ def main():
     parser.add_argument("--admin-token-file", type=Path)
     parser.add_argument("--refuse", metavar="WHY", help="take no worker")
     options, _ = parser.parse_known_args()
-    handler = make_handler(
-        options.admin_token_file.parent / "registered.json", options.admin_token_file.read_text().strip(), options.refuse
-    )
+    token = options.admin_token_file
+    handler = make_handler(token.parent / "registered.json", token.read_text().strip(), options.refuse)
     try:
         public = ThreadingHTTPServer(("127.0.0.1", options.port), handler)
         admin = ThreadingHTTPServer(("127.0.0.1", options.admin_port), handler)
