@@ -136,11 +136,13 @@ class Keeper:
     async def _begin_fresh(self, ask: Begin, listener: Callable[[str], Listener]) -> Turn | Replay:
         if self.draining:
             raise Draining("this gateway is going away", retry_after=1)
+        known = self._hints.get((ask.namespace, ask.name))
         try:
             return await self._begin(ask, listener)
         except NoSuchSession:
-            if self._hints.pop((ask.namespace, ask.name), None) is None:
+            if known is None:
                 raise
+            self._forget(ask, known.uid)
         return await self._begin(ask, listener)  # our memory was of an older session of that name
 
     async def _begin(self, ask: Begin, listener: Callable[[str], Listener]) -> Turn | Replay:
@@ -277,6 +279,12 @@ class Keeper:
         self._hints.move_to_end((ask.namespace, ask.name))
         if len(self._hints) > _HINTS:
             self._hints.popitem(last=False)
+
+    def _forget(self, ask: Begin, uid: str) -> None:
+        """Drop what is remembered of a session that is gone; another turn may have learned of the next one already."""
+        hint = self._hints.get((ask.namespace, ask.name))
+        if hint is not None and hint.uid == uid:
+            del self._hints[ask.namespace, ask.name]
 
     # Finished ones --------------------------------------------------------------------------------------------------
 
