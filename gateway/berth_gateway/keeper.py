@@ -344,9 +344,16 @@ async def _encode(model: ModelText, body: TurnCreate, hint: Hint) -> bytes:
 
 _INLINE_CHARS = 4096
 """About a millisecond of tokenizing."""
+_MESSAGE_CHARS = 64
+"""What the rendering of one message costs, in characters of tokenizing."""
 
 
 def _size(body: TurnCreate) -> int:
     if body.messages is not None:
-        return sum(len(one.content) if isinstance(one.content, str) else _INLINE_CHARS for one in body.messages)
+        return sum(_size_of(message.content) for message in body.messages)
     return len(body.input or "") + len(body.input_ids or ())
+
+
+def _size_of(content: str | list[dict[str, Any]] | None) -> int:
+    """Count a message's own cost, too: a template takes its time for each, however little it says."""
+    return _MESSAGE_CHARS + (len(content) if isinstance(content, str) else _INLINE_CHARS)
