@@ -29,7 +29,7 @@ def expected_head(request: web.Request) -> str | None:
     if header is None or header.strip() == "*":
         return None
     tag = header.strip()
-    if len(tag) < 2 or tag[0] != '"' or tag[-1] != '"' or '"' in tag[1:-1]:
+    if not tag.isascii() or len(tag) < 2 or tag[0] != '"' or tag[-1] != '"' or '"' in tag[1:-1]:
         raise InvalidRequest('If-Match must be one head in quotes, as ETag has it, or "*"', field="If-Match")
     return tag[1:-1]
 

@@ -78,7 +78,7 @@ class KeyRing:
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise Unauthorized("an API key is needed: Authorization: Bearer <key>")
-        digest = hashlib.sha256(key.strip().encode()).digest()
+        digest = hashlib.sha256(_bytes(key)).digest()
         found = None
         for known, principal in self._keys:  # all of them, so that time tells nothing of which one matched
             if hmac.compare_digest(known, digest):
@@ -108,8 +108,13 @@ def require_token(authorization: str | None, token: str | None) -> None:
     if token is None:
         return
     scheme, _, given = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+    if scheme.lower() != "bearer" or not hmac.compare_digest(_bytes(given), token.encode()):
         raise Unauthorized("the admin token is missing or wrong")
+
+
+def _bytes(key: str) -> bytes:
+    """Return a key as it was sent: a header may hold bytes that are no text, which aiohttp shows as surrogates."""
+    return key.strip().encode("utf-8", "surrogateescape")
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -34,6 +34,8 @@ async def read_bytes(request: web.Request, *, limit: int, timeout_s: float) -> b
         raise InvalidRequest(f"the body did not arrive within {timeout_s:g} s") from None
     except web.HTTPRequestEntityTooLarge:
         raise _too_long(limit) from None
+    except web.RequestPayloadError as error:
+        raise InvalidRequest(f"the body cannot be read: {' '.join(str(error).split())}") from None
 
 
 def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

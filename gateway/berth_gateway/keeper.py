@@ -136,11 +136,13 @@ class Keeper:
     async def _begin_fresh(self, ask: Begin, listener: Callable[[str], Listener]) -> Turn | Replay:
         if self.draining:
             raise Draining("this gateway is going away", retry_after=1)
+        known = self._hints.get((ask.namespace, ask.name))
         try:
             return await self._begin(ask, listener)
         except NoSuchSession:
-            if self._hints.pop((ask.namespace, ask.name), None) is None:
+            if known is None:
                 raise
+            self._forget(ask, known.uid)
         return await self._begin(ask, listener)  # our memory was of an older session of that name
 
     async def _begin(self, ask: Begin, listener: Callable[[str], Listener]) -> Turn | Replay:
@@ -278,6 +280,12 @@ class Keeper:
         if len(self._hints) > _HINTS:
             self._hints.popitem(last=False)
 
+    def _forget(self, ask: Begin, uid: str) -> None:
+        """Drop what is remembered of a session that is gone; another turn may have learned of the next one already."""
+        hint = self._hints.get((ask.namespace, ask.name))
+        if hint is not None and hint.uid == uid:
+            del self._hints[ask.namespace, ask.name]
+
     # Finished ones --------------------------------------------------------------------------------------------------
 
     async def words(self, namespace: str, name: str, uid: str, outcome: Outcome, sampling: Sampling) -> Output:
@@ -336,9 +344,16 @@ async def _encode(model: ModelText, body: TurnCreate, hint: Hint) -> bytes:
 
 _INLINE_CHARS = 4096
 """About a millisecond of tokenizing."""
+_MESSAGE_CHARS = 64
+"""What the rendering of one message costs, in characters of tokenizing."""
 
 
 def _size(body: TurnCreate) -> int:
     if body.messages is not None:
-        return sum(len(one.content) if isinstance(one.content, str) else _INLINE_CHARS for one in body.messages)
+        return sum(_size_of(message.content) for message in body.messages)
     return len(body.input or "") + len(body.input_ids or ())
+
+
+def _size_of(content: str | list[dict[str, Any]] | None) -> int:
+    """Count a message's own cost, too: a template takes its time for each, however little it says."""
+    return _MESSAGE_CHARS + (len(content) if isinstance(content, str) else _INLINE_CHARS)

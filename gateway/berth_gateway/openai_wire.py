@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, ValidationError, convert, field
+from msgspec import Meta, Struct, ValidationError, convert
 
 from berth_api.errors import InvalidRequest
 from berth_api.public import Message, TurnCreate, Usage
@@ -76,14 +76,13 @@ class ChatRequest(Struct, frozen=True):
     modalities: list[str] | None = None
 
 
-class Chunk(Struct, frozen=True, omit_defaults=True):
-    """One `data:` of a stream."""
+class Chunk(Struct, frozen=True, omit_defaults=True, tag="chat.completion.chunk", tag_field="object"):
+    """One `data:` of a stream. `object` is a tag because a default would be left out, and clients tell by it."""
 
     id: str
     created: int
     model: str
     choices: list[dict[str, Any]]
-    object: str = field(default="chat.completion.chunk")
     usage: dict[str, Any] | None = None
 
 

@@ -80,14 +80,18 @@ class ClientStream:
         self._wake = asyncio.Event()
         self._ended = False
         self._silent = True
+        self._read = False
         self.overrun = False
         """The client is too slow; nothing more is kept for it."""
 
     def put(self, data: bytes) -> None:
-        """Queue bytes; never blocks. Nothing is kept after `end` or an overrun."""
+        """Queue bytes; never blocks. Nothing is kept after `end` or an overrun.
+
+        What is queued before `pump` is not bounded: a turn that was committed before is told at one go, of any length.
+        """
         if self._ended or self.overrun:
             return
-        if len(self._buffer) + len(data) > self._settings.buffer_bytes:
+        if self._read and len(self._buffer) + len(data) > self._settings.buffer_bytes:
             self.overrun = True
             self._buffer.clear()
         else:
@@ -104,6 +108,7 @@ class ClientStream:
         """Write until the end. Raises `ConnectionError` when the client is gone or too slow."""
         ticker = asyncio.get_running_loop().call_later(self._settings.keep_alive_s, self._tick)
         self._ticker = ticker
+        self._read = True
         try:
             while True:
                 await self._wake.wait()

@@ -79,7 +79,8 @@ class ModelText:
     def _encode(self, text: str, *, special: bool, field: str) -> list[int]:
         if self._tokenizer is None:
             raise InvalidRequest("this model has no tokenizer: send `input_ids`", field=field)
-        return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+        # A batch of one: plain `encode` holds the interpreter's lock, and every stream, for as long as it takes.
+        return list(self._tokenizer.encode_batch_fast([text], add_special_tokens=special)[0].ids)
 
     def _checked(self, ids: list[int]) -> list[int]:
         vocabulary = self.info.vocab_size

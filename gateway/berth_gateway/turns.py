@@ -126,8 +126,10 @@ async def abort(request: web.Request) -> web.Response:
 
 async def _order(request: web.Request, mode: OrderMode) -> web.Response:
     namespace, name = session_of(request)
-    outcome = await gateway_of(request).backends.ledger.stop(namespace, name, request.match_info["turn"], mode=mode)
-    return _answer(view_of(outcome, None))
+    backends = gateway_of(request).backends
+    ended = await backends.ledger.stop(namespace, name, request.match_info["turn"], mode=mode)
+    backends.order(ended.release)
+    return _answer(view_of(ended.outcome, None))
 
 
 def _answer(view: TurnView, status: int | None = None) -> web.Response:

@@ -7,6 +7,7 @@ until it ends. So Ctrl-C during an answer ends that answer, not the conversation
 from __future__ import annotations
 
 import asyncio
+import io
 import signal
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,8 @@ class Conversation:
         return failed
 
     def _lines(self) -> Iterator[str]:
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")  # bytes that are no text are shown as such, not a reason to end
         if self._interactive:
             with suppress(ImportError):
                 __import__("readline")  # its import gives `input` a history and editing

@@ -193,7 +193,8 @@ class _Page(msgspec.Struct):
 
 
 def _path(namespace: str, name: str) -> str:
-    return f"/v1/sessions/{namespace}/{name}"
+    # Whatever was typed stays one segment: `alice#2` must not mean alice.
+    return f"/v1/sessions/{quote(namespace, safe='')}/{quote(name, safe='')}"
 
 
 def _why(error: BaseException) -> str:

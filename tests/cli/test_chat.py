@@ -97,6 +97,13 @@ async def test_reads_as_plain_text(serve, chat, routes, said) -> None:
     assert [turn["messages"][0]["content"] for turn in said] == ["hi", "there"]
 
 
+async def test_bytes_that_are_no_text_do_not_end_the_conversation(serve, chat, routes, said) -> None:
+    process = await chat(await serve(routes))
+    _, err = await process.communicate(b"h\xff\xfei\nthere\n")
+    assert (process.returncode, err) == (0, b"")
+    assert [turn["messages"][0]["content"] for turn in said] == ["h\ufffd\ufffdi", "there"]
+
+
 async def test_goes_on_with_a_session(serve, chat, routes) -> None:
     made = []
 

@@ -74,6 +74,16 @@ async def test_the_next_gateway_takes_over(serve, stream) -> None:
         assert await listen(client) == [STARTED, ONE, TWO, DONE]
 
 
+@pytest.mark.parametrize("name", ["s#x", "s?x", "x/../s", "../default/s", "s%2Fturns", ""])
+async def test_a_name_that_is_none_reaches_no_other_session(serve, name) -> None:
+    async def close(_):
+        return web.Response(status=204)
+
+    async with GatewayClient([await serve([web.delete("/v1/sessions/default/s", close)])]) as client:
+        with pytest.raises(GatewayError):
+            await client.delete("default", name)
+
+
 async def test_a_refused_turn_is_not_sent_again(serve) -> None:
     asked = []
 

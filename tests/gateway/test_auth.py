@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from berth_api.errors import Unauthorized
-from berth_gateway.auth import KeyRing
+from berth_gateway.auth import KeyRing, require_token
 from berth_gateway.settings import AuthSettings
 
 
@@ -115,6 +115,15 @@ def test_a_file_that_cannot_be_read_stops_the_start(tmp_path):
         KeyRing(tmp_path / "bad.json")
     with pytest.raises(OSError):
         KeyRing(tmp_path / "absent.json")
+
+
+def test_a_key_that_is_no_text_is_not_known(tmp_path):
+    """aiohttp hands on a header's stray bytes as surrogates."""
+    odd = b"Bearer \xff".decode("utf-8", "surrogateescape")
+    with pytest.raises(Unauthorized):
+        KeyRing(key_file(tmp_path / "k", a=["default"])).authenticate(odd)
+    with pytest.raises(Unauthorized):
+        require_token(odd, "adm")
 
 
 def test_open_only_without_a_file(tmp_path):

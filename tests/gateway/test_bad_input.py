@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+from urllib.parse import urlsplit
 
 import pytest
 
 HUGE = 1 << 80
 MANAGED = {"uid": "u", "fleet": "default"}
+
+
+async def raw(url, path, headers, body):
+    """POST with headers as bytes, as no client library sends them; return (status, JSON or None)."""
+    data = json.dumps(body).encode()
+    lines = [f"POST {path} HTTP/1.1".encode(), b"Host: gateway", b"Connection: close"]
+    lines += [b"Content-Length: %d" % len(data)]
+    lines += [name.encode() + b": " + value for name, value in headers.items()]
+    reader, writer = await asyncio.open_connection(*urlsplit(url).netloc.split(":"))
+    writer.write(b"\r\n".join(lines) + b"\r\n\r\n" + data)
+    head, _, content = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    return int(head.split()[1]), json.loads(content) if b"json" in head else None
 
 
 def sampling(**values):
@@ -133,6 +148,22 @@ async def test_an_odd_idempotency_key(fleet, ask, value):
     await fleet.client.open()
     status, problem, _ = await fleet.client.call("POST", "/v1/sessions/default/a/turns", ask(), Idempotency_Key=value)
     assert (status, problem["field"]) == (400, "Idempotency-Key")
+
+
+@pytest.mark.parametrize("name", ["If-Match", "Idempotency-Key", "Last-Event-ID"])
+async def test_a_header_that_is_no_text_is_refused_by_name(fleet, ask, name):
+    await fleet.client.open()
+    body = {**ask(), "stream": True}
+    status, answer = await raw(fleet.client.served.url, "/v1/sessions/default/a/turns", {name: b'"\xff"'}, body)
+    assert (status, answer["type"], answer["field"]) == (400, "invalid_request", name)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+async def test_a_body_that_is_not_encoded_as_it_says_is_refused(fleet, ask, encoding):
+    await fleet.client.open()
+    headers = {"Content-Encoding": encoding.encode()}
+    status, _ = await raw(fleet.client.served.url, "/v1/sessions/default/a/turns", headers, ask())
+    assert status == 400
 
 
 async def test_if_match(fleet, ask):

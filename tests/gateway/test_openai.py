@@ -53,6 +53,7 @@ async def test_a_stream_says_the_same(ai):
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
     assert chunks[-1].usage.completion_tokens == 6
     assert len({chunk.id for chunk in chunks}) == 1
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
 
 
 async def test_stop_strings_and_logprobs(ai):

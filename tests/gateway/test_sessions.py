@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 
 
@@ -110,3 +111,15 @@ async def test_an_idle_session_hibernates_and_remembers(fleet, ask, eventually):
     told = await fleet.client.turn(**ask("two"))
     assert told.last.data["turn_index"] == 1
     assert len(fleet.first.seen[-1].history) == 1
+
+
+async def test_turns_on_a_name_made_again_are_all_of_the_new_session(fleet, ask):
+    """The gateway remembers the old session; each turn that finds it gone looks again, however many do at once."""
+    for _ in range(2):
+        await fleet.client.open()
+        bodies = [ask("hi", 2) for _ in range(4)]
+        calls = [fleet.client.call("POST", "/v1/sessions/default/a/turns", body) for body in bodies]
+        answers = [(status, body.get("type")) for status, body, _ in await asyncio.gather(*calls)]
+        assert (200, None) in answers
+        assert set(answers) <= {(200, None), (409, "turn_in_flight")}
+        assert (await fleet.client.call("DELETE", "/v1/sessions/default/a"))[0] == 204

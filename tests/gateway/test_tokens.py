@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 
 from berth_api.errors import InvalidRequest
 from berth_api.public import Message, TurnCreate
 from berth_api.wire import FinishReason, ModelInfo, Sampling
+from berth_gateway.keeper import Hint, _encode
 from berth_gateway.tokens import ModelText
 
 BOS, END, SYSTEM, USER, ASSISTANT = range(256, 261)
@@ -50,6 +54,36 @@ def test_text_parts_are_joined(model):
     parts = Message("user", [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}])
     body = TurnCreate(messages=[parts])
     assert model.encode(body, parent="", tail=None) == model.encode(chat("hi"), parent="", tail=None)
+
+
+async def test_a_long_text_does_not_hold_up_the_loop(model):
+    """The tokenizer works beside the interpreter, not instead of it: leases are renewed and streams go on meanwhile."""
+    body = TurnCreate(input="a" * 2_000_000)
+    work = asyncio.create_task(asyncio.to_thread(model.encode, body, parent="h", tail=None))
+    beats = 0
+    while not work.done():
+        await asyncio.sleep(0.001)
+        beats += 1
+    assert len(await work) == 4 * 2_000_000
+    assert beats > 20
+
+
+@pytest.mark.parametrize(
+    ("body", "beside"),
+    [
+        (TurnCreate(input="hi"), False),
+        (TurnCreate(input="a" * 5_000), True),
+        (TurnCreate(messages=[Message("user", "hi")]), False),
+        (TurnCreate(messages=[Message("user", "")] * 1_000), True),
+    ],
+)
+async def test_what_takes_long_is_encoded_beside_the_loop(body, beside):
+    class Thread:
+        def encode(self, *_, **__):
+            return threading.get_ident()
+
+    hint = Hint("uid", "default", "f", "", 0)
+    assert (await _encode(Thread(), body, hint) != threading.get_ident()) is beside
 
 
 def test_a_model_without_a_tokenizer_takes_ids(tmp_path):

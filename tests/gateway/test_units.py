@@ -216,6 +216,17 @@ async def test_a_client_that_stays_behind_is_gone():
     assert len(sink.data) <= 10
 
 
+async def test_what_is_there_before_a_client_reads_is_not_its_delay():
+    """As the whole of a turn that was committed before."""
+    stream, sink = ClientStream(StreamSettings(buffer_bytes=10)), Sink()
+    sink.open.set()
+    stream.put(b"a" * 100)
+    stream.put(b"b")
+    stream.end()
+    await stream.pump(sink)
+    assert sink.data == b"a" * 100 + b"b"
+
+
 async def test_a_window_that_stays_shut_is_gone():
     stream, sink = ClientStream(StreamSettings(write_s=0.01)), Sink()
     stream.put(b"x")

@@ -315,13 +315,14 @@ class Ledger:
         """
         return await self._fenced("abort", fence, Ended, reason=reason, retry_safe=retry_safe)
 
-    async def stop(self, namespace: str, name: str, turn: str, *, mode: OrderMode) -> Outcome:
+    async def stop(self, namespace: str, name: str, turn: str, *, mode: OrderMode) -> Ended:
         """Ask whoever runs the turn to end it now: `stop` commits what was said, `abort` discards it.
 
-        The answer's state is `running` where the order was left for the owner (abort wins over stop), else what the
-        turn came to. A turn whose gateway died is aborted here. Raises `NoSuchSession`, `NoSuchTurn`.
+        The outcome's state is `running` where the order was left for the owner (abort wins over stop), else what the
+        turn came to. A turn whose gateway died is aborted here, and a close that waited for it is carried out. Raises
+        `NoSuchSession`, `NoSuchTurn`.
         """
-        return await self._named("stop", namespace, name, Outcome, turn=_id("turn", turn), mode=mode)
+        return await self._named("stop", namespace, name, Ended, turn=_id("turn", turn), mode=mode)
 
     async def outcome(self, namespace: str, name: str, turn: str) -> Outcome:
         """Raises `NoSuchSession`, `NoSuchTurn` (never seen, or forgotten: see `LedgerSettings.outcomes_kept`)."""

@@ -199,8 +199,9 @@ class Closed(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True):
-    """The turn is over; after a commit it is in the history. `closed`: a deferred close was carried out.
+    """The turn is over, or was told to end; after a commit it is in the history.
 
+    `closed`: a deferred close was carried out.
     `release`: the KV of the closed session, or of one for which the worker has no slot any more.
     """
 

@@ -28,8 +28,8 @@ Report = Callable[[Event], None]
 async def running(settings: LocalSettings, report: Report) -> AsyncIterator[LocalFleet]:
     """Run a fleet: it is up when the body begins, and all of it has ended when the body has.
 
-    Raises StateDirInUse, StateDirUnusable, RedisMissing and ChildFailed when it cannot come up. Cancelled again while
-    it ends, it kills what is left at once.
+    Raises StateDirInUse, StateDirUnusable, RedisMissing, ChildFailed and AdminRefused when it cannot come up. Cancelled
+    again while it ends, it kills what is left at once.
     """
     state = await StateDir.open(settings.state_dir, settings.times.lock_s)
     try:
@@ -128,7 +128,7 @@ class LocalFleet:
             await asyncio.wait([up, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
             up.cancel()
-        self._check()
+        self._check(up)
         self._keeper.up = True
         self._publish()
         self._report(self._ready())
@@ -150,8 +150,8 @@ class LocalFleet:
             for child in children:
                 child.kill()
 
-    def _check(self) -> None:
-        for task in self._tasks:
+    def _check(self, *others: asyncio.Task[None]) -> None:
+        for task in (*self._tasks, *others):
             if task.done():
                 task.result()
 
@@ -172,7 +172,10 @@ class LocalFleet:
                 continue
 
     async def _come_up(self) -> None:
+        """Wait until the fleet answers. Raises AdminRefused: a worker that is not taken now never will be."""
         while not await self._answers():
+            if self._reconciler.refusal is not None:
+                raise self._reconciler.refusal
             await asyncio.sleep(self._settings.times.poll_s)
             self._asked.set()
 

@@ -33,7 +33,11 @@ from berth_operator.since import since
 
 
 class Reconciler:
-    """One fleet's workers. `registered` is the gateways' view at the last step, None while they do not answer."""
+    """One fleet's workers.
+
+    `registered` is the gateways' view at the last step, None while they do not answer. `refusal` is why they refused a
+    worker then, where nothing was done that may change their mind.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Reconciler:
         report: Callable[[Event], None],
     ) -> None:
         self.registered: tuple[Registration, ...] | None = None
+        self.refusal: AdminRefused | None = None
         self._fleet = fleet
         self._policy = policy
         self._workers = workers
@@ -116,26 +121,33 @@ class Reconciler:
             self._report(Problem(f"worker {place} cannot be started: {error}"))
 
     async def _tell(self, actions: Iterable[Action]) -> None:
+        refusal = None
         for action in actions:
             match action:
                 case Register(_, ready) | Uncordon(_, ready):
-                    await self._put(ready, cordoned=False)
+                    refusal = await self._put(ready, cordoned=False) or refusal
                 case Cordon(_, ready):
-                    await self._put(ready, cordoned=True)
+                    refusal = await self._put(ready, cordoned=True) or refusal
                 case Drop(worker_id):
                     await self._drop(worker_id)
+                    refusal = None  # those of an earlier run may have been all that stood in the way
+        self.refusal = refusal
 
-    async def _put(self, ready: Ready, *, cordoned: bool) -> None:
+    async def _put(self, ready: Ready, *, cordoned: bool) -> AdminRefused | None:
+        """Tell of a worker; return what the gateways have against it, for them to be asked again at the next step."""
         self._announce(ready)
         key = self._fleet.key
         try:
             await self._admin.put_worker(ready.id, WorkerPut(key.namespace, key.name, ready.url, cordoned=cordoned))
-        except AdminRefused as refusal:
+        except AdminRefused as error:
+            message = f"the gateways refuse worker {ready.id}: {error}"
             if ready.id not in self._refused:
                 self._refused.add(ready.id)
-                self._report(Problem(f"the gateways refuse worker {ready.id}: {refusal}"))
+                self._report(Problem(message))
+            return AdminRefused(message, type_=error.type, status=error.status)
         except AdminUnavailable:
-            return  # The next step sees that it is not registered, and asks again.
+            pass  # The next step sees that it is not registered.
+        return None
 
     def _announce(self, ready: Ready) -> None:
         """Tell of a new worker before any session can be given to it."""

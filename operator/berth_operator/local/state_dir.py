@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -97,7 +98,8 @@ class StateDir:
 
     def close(self) -> None:
         """Withdraw `fleet.json` and free the directory."""
-        _fleet_path(self.path).unlink(missing_ok=True)
+        with suppress(OSError):  # a file that stays names a fleet that has ended, which every reader finds out
+            _fleet_path(self.path).unlink(missing_ok=True)
         os.close(self.lock)
 
 
@@ -148,8 +150,12 @@ def _try_lock(lock: int) -> bool:
 
 
 def _write_private(path: Path, data: bytes) -> None:
+    """Raises StateDirUnusable."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-        file.write(data)
-    draft.replace(path)
+    try:
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(data)
+        draft.replace(path)
+    except OSError as error:
+        raise StateDirUnusable(f"cannot write {path}: {error.strerror}") from error

@@ -136,6 +136,14 @@ async def stop_of_a_dead_gateways_turn(kit, lossy):
 
 
 @scenario
+async def stop_that_closes(kit, lossy):
+    await kit.acquire()
+    await kit.ledger.close("default", "alice")
+    await kit.expire()
+    return lossy.stop("default", "alice", "t1", mode="abort")
+
+
+@scenario
 async def close(kit, lossy):
     await kit.turn()
     return lossy.close("default", "alice")

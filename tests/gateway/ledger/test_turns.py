@@ -273,7 +273,7 @@ async def test_a_replay_that_comes_after_the_turn_was_ended_takes_it_anew(kit, o
     kit.ledger._transport.run = recorded
     first = await kit.acquire()
     await kit.expire()
-    assert (await other.stop("default", "alice", "t1", mode="abort")).state == "aborted"
+    assert (await other.stop("default", "alice", "t1", mode="abort")).outcome.state == "aborted"
     reply, _ = await run(*sent[0])
     again = convert(msgpack.decode(reply)["fence"], Fence)
     assert again.epoch > first.fence.epoch
@@ -283,7 +283,7 @@ async def test_a_replay_that_comes_after_the_turn_was_ended_takes_it_anew(kit, o
 @pytest.mark.parametrize("mode", ["stop", "abort"])
 async def test_an_order_reaches_the_owner_by_its_renewal(kit, other, mode):
     acquired = await kit.acquire()
-    assert (await other.stop("default", "alice", "t1", mode=mode)).state == "running"
+    assert (await other.stop("default", "alice", "t1", mode=mode)).outcome.state == "running"
     assert (await kit.ledger.renew(acquired.fence, lease_s=60)).order == mode
 
 
@@ -293,7 +293,7 @@ async def test_abort_wins_over_stop_and_neither_outlives_the_turn(kit):
         await kit.ledger.stop("default", "alice", "t1", mode=mode)
     assert (await kit.ledger.renew(acquired.fence, lease_s=60)).order == "abort"
     await kit.ledger.abort(acquired.fence, reason="ordered")
-    assert (await kit.ledger.stop("default", "alice", "t1", mode="stop")).state == "aborted"
+    assert (await kit.ledger.stop("default", "alice", "t1", mode="stop")).outcome.state == "aborted"
     again = await kit.acquire()
     assert (await kit.ledger.renew(again.fence, lease_s=60)).order is None
 
@@ -302,9 +302,18 @@ async def test_an_order_to_a_turn_whose_gateway_died_ends_it(kit):
     zombie = await kit.acquire()
     await kit.expire()
     ended = await kit.ledger.stop("default", "alice", "t1", mode="abort")
-    assert (ended.state, ended.reason) == ("aborted", "gateway_lost")
+    assert (ended.outcome.state, ended.outcome.reason) == ("aborted", "gateway_lost")
     with pytest.raises(FenceLost):
         await kit.commit(zombie)
+
+
+async def test_an_order_to_a_dead_gateways_turn_carries_out_the_close_that_waited(kit):
+    zombie = await kit.acquire()
+    assert (await kit.ledger.close("default", "alice")).deferred
+    await kit.expire()
+    ended = await kit.ledger.stop("default", "alice", "t1", mode="abort")
+    assert ended.closed
+    assert (ended.release.uid, ended.release.worker) == (zombie.fence.uid, zombie.placement.worker)
 
 
 async def test_orders_to_unknown_turns_and_sessions_say_so(kit):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from berth_operator.errors import ChildFailed, StateDirInUse
+from berth_operator.errors import AdminRefused, ChildFailed, StateDirInUse
 from berth_operator.local.events import Event, FleetReady, GatewayUp, Problem, RedisUp, WorkerDied, WorkerUp
 from berth_operator.local.fleet import LocalFleet, running
 from berth_operator.local.settings import LocalSettings
@@ -177,6 +177,14 @@ async def test_a_taken_gateway_port_is_named(settings: Make) -> None:
         with pytest.raises(ChildFailed, match=f"cannot listen on port {port}"):
             async with running(settings(gateway_port=port), Diary()):
                 pytest.fail("it came up")
+
+
+async def test_workers_that_the_gateways_refuse_end_the_start(settings: Make) -> None:
+    """As those of another model than the sessions in the state directory were opened with."""
+    refusing = settings(gateway_options=("--refuse", "another model"))
+    with pytest.raises(AdminRefused, match=r"refuse worker default-.*: another model"):
+        async with asyncio.timeout(PATIENCE_S), running(refusing, Diary()):
+            pass
 
 
 async def test_a_state_directory_in_use_is_refused(settings: Make) -> None:

@@ -104,6 +104,19 @@ async def test_a_worker_is_told_of_once_however_often_the_gateways_fail(make) ->
     assert "another model" in events[1].message
 
 
+async def test_a_refusal_counts_once_nothing_of_an_earlier_run_is_left(make) -> None:
+    reconciler, _, admin, _ = make(1, 1)
+    admin.refusal = AdminRefused("another model", type_="conflict", status=409)
+    admin.known = {"old.b": WorkerPut("default", "default", "http://old")}
+    await reconciler.step()
+    assert reconciler.refusal is None
+    await reconciler.step()
+    assert "another model" in str(reconciler.refusal)
+    admin.refusal = None
+    await reconciler.step()
+    assert reconciler.refusal is None
+
+
 async def test_a_smaller_fleet_loses_workers_in_two_phases(make) -> None:
     reconciler, workers, admin, _ = make(1, 2)
     admin.known = {

@@ -49,6 +49,18 @@ async def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         await StateDir.open(tmp_path / "file" / "state", 0.0)
 
 
+async def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "admin.token").mkdir()
+    (tmp_path / "fleet.json").mkdir()
+    state = await StateDir.open(tmp_path, 0.0)
+    with pytest.raises(StateDirUnusable, match=r"cannot write .*admin\.token: "):
+        state.new_token("admin")
+    with pytest.raises(StateDirUnusable, match=r"cannot write .*fleet\.json: "):
+        state.publish(fleet(os.getpid()))
+    state.close()
+    (await StateDir.open(tmp_path, 0.0)).close()
+
+
 async def test_tells_what_runs(tmp_path: Path) -> None:
     state = await StateDir.open(tmp_path, 0.0)
     state.publish(fleet(os.getpid()))

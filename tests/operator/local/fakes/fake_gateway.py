@@ -13,7 +13,7 @@ from urllib.parse import unquote
 LOCK = threading.Lock()
 
 
-def make_handler(ledger, token):
+def make_handler(ledger, token, refusal):
     class Handler(BaseHTTPRequestHandler):
         def answer(self, status, body=b""):
             self.send_response(status)
@@ -49,6 +49,9 @@ def make_handler(ledger, token):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if not self.allowed():
                 return
+            if refusal:
+                self.answer(409, json.dumps({"type": "conflict", "detail": refusal}).encode())
+                return
             id_ = unquote(self.path.rpartition("/")[2])
             state = {"id": id_, "slots": 4, "fingerprint": "f", "suspect": False, "running": [], "idle": []}
             self.change(lambda workers: workers.__setitem__(id_, state | body))
@@ -69,10 +72,10 @@ def main():
     parser.add_argument("--port", type=int)
     parser.add_argument("--admin-port", type=int)
     parser.add_argument("--admin-token-file", type=Path)
+    parser.add_argument("--refuse", metavar="WHY", help="take no worker")
     options, _ = parser.parse_known_args()
-    handler = make_handler(
-        options.admin_token_file.parent / "registered.json", options.admin_token_file.read_text().strip()
-    )
+    token = options.admin_token_file
+    handler = make_handler(token.parent / "registered.json", token.read_text().strip(), options.refuse)
     try:
         public = ThreadingHTTPServer(("127.0.0.1", options.port), handler)
         admin = ThreadingHTTPServer(("127.0.0.1", options.admin_port), handler)
