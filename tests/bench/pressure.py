@@ -169,7 +169,9 @@ def show(found: dict[str, Any]) -> str:
         ("a session's whole time, median s", total["median"]),
         ("… longest / shortest", total["most"] / total["least"]),
     ]
-    title = f"{found['sessions']} sessions at once on a KV pool for {FIT} ({found['pool']} tokens, {found['slots']} slots)"
+    title = (
+        f"{found['sessions']} sessions at once on a KV pool for {FIT} ({found['pool']} tokens, {found['slots']} slots)"
+    )
     return table(title, ("", "measured"), rows)
 
 

@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
     flags.add_argument("--items", type=int, default=200, help="recall: questions")
     flags.add_argument("--seed", type=int, default=1)
     flags.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder of results.json")
-    flags.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its plot")
+    flags.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its plots")
     options = flags.parse_args()
     options.only = options.only.split(",") if options.only else list(PARTS)
     if unknown := set(options.only) - PARTS.keys():

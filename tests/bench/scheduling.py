@@ -21,14 +21,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "fleet")]
 
-from berth_api.wire import Sampling  # noqa: E402 - importable only from here on
+from berth_api.wire import Aborted, Finished, Sampling  # noqa: E402 - importable only from here on
 from berth_worker.builtin import resolve  # noqa: E402
 from berth_worker.engine.batch import Runner, Sampled, SequenceStep  # noqa: E402
 from berth_worker.engine.core import Core  # noqa: E402
@@ -44,15 +44,9 @@ BATCHES = (1, 32, 256)
 TURNS, INPUT, OUTPUT = 150, 16, 8
 YOUNG, OLD = range(10), range(TURNS - 10, TURNS)
 PAGE, CHUNK, HEADROOM = 16, 1024, 128
-REAL_TURNS = 6
+REAL_TURNS, WARM_UP = 6, 20
 FULL = 0.75
 """A step counts as one of the whole batch when so much of it takes part."""
-
-
-class Clock(Protocol):
-    """A runner that adds up the seconds spent in it."""
-
-    inside: float
 
 
 class NullRunner:
@@ -72,7 +66,7 @@ class NullRunner:
 
 
 class Timed:
-    """Another runner, the time in it, and how many sequences its last step had."""
+    """Another runner; seconds in its last step, and how many sequences that had."""
 
     def __init__(self, inner: Runner) -> None:
         self._inner = inner
@@ -96,8 +90,7 @@ class Caller:
     in_flight: bool = False
 
     def put(self, event: Event) -> None:
-        """Events are counted by their kind alone."""
-        if type(event).__name__ in {"Finished", "Aborted"}:
+        if isinstance(event, Finished | Aborted):
             self.in_flight = False
             self.turns += 1
 
@@ -184,6 +177,7 @@ async def measure() -> dict[str, Any]:
 
 def _flat(batch: int, *, mixed: bool) -> dict[str, Any]:
     print(f"  batch {batch}, {'mixed passes' if mixed else 'passes of one kind'}", flush=True)
+    list(Drive.create(null, batch, WARM_UP, mixed=mixed).run(WARM_UP))
     drive = Drive.create(null, batch, TURNS, mixed=mixed)
     samples = list(drive.run(TURNS))
     row: dict[str, Any] = {"batch": batch, "mixed": mixed}

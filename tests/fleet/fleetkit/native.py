@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -84,8 +85,13 @@ class Native:
                 found[sample.name + label] = sample.value
         return found
 
-    async def stream(self, body: dict[str, Any], *, leave_after: int | None = None) -> Heard:
-        """POST /generate and read its stream to the end, or hang up when `leave_after` output ids have come."""
+    async def stream(
+        self, body: dict[str, Any], *, leave_after: int | None = None, begun: asyncio.Event | None = None
+    ) -> Heard:
+        """POST /generate and read its stream to the end, or hang up when `leave_after` output ids have come.
+
+        `begun` is set at the first of them, and at the end.
+        """
         heard, began = Heard(), time.monotonic()
         async with self.http.post(self.url + "/generate", json=body | {"stream": True}) as answer:
             if answer.status != 200:
@@ -96,6 +102,8 @@ class Native:
                     done = line.strip() == b"data: [DONE]"
                     if not done:
                         _take(heard, json.loads(line[6:]), time.monotonic() - began)
+                    if begun is not None:
+                        begun.set()
                 if leave_after is not None and len(heard.ids) >= leave_after:
                     answer.close()
                     return heard
