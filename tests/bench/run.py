@@ -1,8 +1,8 @@
 """What things cost, side by side in one run: tables here, all numbers in one JSON file.
 
-python tests/bench/run.py                          everything (about ten minutes)
+python tests/bench/run.py                          everything (about fifteen minutes)
 python tests/bench/run.py --only ledger,history    some of it
-python tests/bench/run.py --write-docs             and docs/benchmarks.md with its plot, from these numbers
+python tests/bench/run.py --write-docs             and docs/benchmarks.md with its plots, from these numbers
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "fleet")]
 
 import failover  # noqa: E402 - importable only from here on
+import flatness  # noqa: E402
 import history  # noqa: E402
 import ledger_costs  # noqa: E402
 import overhead  # noqa: E402
+import pressure  # noqa: E402
 import recall  # noqa: E402
+import scheduling  # noqa: E402
 
 
 async def measure_failover(options: argparse.Namespace) -> dict[str, Any]:
@@ -42,6 +45,9 @@ PARTS: dict[str, tuple[str, Measure, Callable[[dict[str, Any]], str]]] = {
     "gateway": ("what the gateway adds to a token", lambda _: overhead.measure(), overhead.show),
     "ledger": ("what the ledger costs", lambda _: ledger_costs.measure(), ledger_costs.show),
     "history": ("a turn's time against its history", lambda _: history.measure(), history.show),
+    "flatness": ("a turn's time over a long conversation", lambda _: flatness.measure(), flatness.show),
+    "pressure": ("many more sessions than the KV pool holds", lambda _: pressure.measure(), pressure.show),
+    "scheduling": ("what the scheduler costs a step", lambda _: scheduling.measure(), scheduling.show),
     "failover": ("how long a client waits when its worker dies", measure_failover, failover.show),
     "recall": ("what berth-tiny remembers", measure_recall, recall.show),
 }
@@ -54,7 +60,7 @@ def arguments() -> argparse.Namespace:
     flags.add_argument("--items", type=int, default=200, help="recall: questions")
     flags.add_argument("--seed", type=int, default=1)
     flags.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder of results.json")
-    flags.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its plot")
+    flags.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its plots")
     options = flags.parse_args()
     options.only = options.only.split(",") if options.only else list(PARTS)
     if unknown := set(options.only) - PARTS.keys():
@@ -81,13 +87,17 @@ def write_docs(results: dict[str, Any], tables: dict[str, str]) -> None:
     if "history" in tables:
         text.append("\n![A turn's time against its history](turn-time-vs-history.svg)")
         history.plot(results["history"], ROOT / "docs" / "turn-time-vs-history.svg")
+    if "flatness" in tables:
+        text.append("\n![A turn's time over a long conversation](turn-time-vs-turn.svg)")
+        flatness.plot(results["flatness"], ROOT / "docs" / "turn-time-vs-turn.svg")
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join(text) + "\n")
 
 
 def main() -> int:
     options = arguments()
     results: dict[str, Any] = {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
-    tables = {}
+    tables: dict[str, str] = {}
+    failed: list[str] = []
     for number, name in enumerate(options.only, start=1):
         title, measure, show = PARTS[name]
         began = time.monotonic()
@@ -99,12 +109,15 @@ def main() -> int:
         results[name] = asyncio.run(run())
         tables[name] = show(results[name])
         print(f"{tables[name]}\n({time.monotonic() - began:.0f} s)", flush=True)
+        failed += [f"{name}: {text}" for text in results[name].get("wrong", [])]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
     print(f"\nwrote {options.out / 'results.json'}")
     if options.write_docs:
         write_docs(results, tables)
-    return 0
+    for text in failed:
+        print(f"WRONG {text}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
