@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,10 @@ from modelkit.talk import Said, Worker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:
+    sys.path.insert(0, HERE)  # for the tools beside this file, which are no package
 
 ANSWER_S = 60.0
 """A request that takes longer hangs: the largest takes a few seconds on a loaded machine."""
