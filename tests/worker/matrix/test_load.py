@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from modelkit.rows import SLOTS
 from modelkit.talk import Conversation, together
 
@@ -40,6 +42,17 @@ async def test_more_sessions_than_slots_and_kv_all_finish(worker, size, judge):
     assert sum(len(session.history) for session in sessions) > size.pool
     assert await worker.counter("slot_releases", cause="evicted")
     judge(*(session.turns for session in sessions))
+
+
+async def test_a_turn_that_waits_for_room_keeps_what_it_has(worker, size, judge):
+    """Its admission is tried again and again, each time from its slot, which is nevertheless not lent until it runs."""
+    session = await worker.open()
+    await session.say(worker.words(30))
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(5):
+            await stack.enter_async_context(worker.stream(worker.words(size.pool // 5 - 600), 8))
+        assert (await session.say(worker.words(3000))).cached == 37
+    judge(session.turns)
 
 
 async def test_one_session_alone_equals_requests_of_its_whole_history(worker, size):
