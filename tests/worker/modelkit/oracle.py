@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel
+
+    from modelkit.talk import Said
 
 LOGPROB_ATOL = LOGPROB_RTOL = 1e-5
 BF16_ATOL = 3e-2
@@ -48,3 +52,45 @@ def judge_greedy(model: PreTrainedModel, prompt: list[int], output: list[int], s
         for at in (off > LOGPROB_ATOL + LOGPROB_RTOL * theirs.abs()).nonzero()[:, 0].tolist()
     ]
     return Verdict(faults, float(off.max()))
+
+
+def faults_of(model: PreTrainedModel, turns: Sequence[Said]) -> list[str]:
+    """Compare the greedy turns of one conversation, and all logprobs told with them, with transformers.
+
+    Each turn's prompt begins with all that was said before, so one pass over the last of them judges every turn: as in
+    `judge_greedy`, but that a token counts as the best one where the two tie within the tolerance for logprobs. Over
+    many thousand tokens some do, and which of them an engine then takes depends on who else is in its batch.
+    """
+    ids = turns[-1].ids
+    scores = logprobs(model, ids)
+    found = []
+    for number, said in enumerate(turns):
+        if said.ids != ids[: len(said.ids)]:
+            found.append(f"turn {number} is not part of the conversation")
+        start, end = len(said.prompt), len(said.ids)
+        best = scores[start - 1 : end - 1].max(-1).values
+        found += _far(f"turn {number}: the best", best, scores, said.output, start)
+        for kind, stop in (("input", start), ("output", end)):
+            told = said.logprobs(kind) or []
+            first = stop - len(told)
+            if [token for _, token in told] != ids[first:stop]:
+                found.append(f"turn {number}: {kind} logprobs are of other tokens: {told}")
+                continue
+            skip = kind == "input"  # the first one has nothing before it to follow from
+            values = [-1.0 if value is None else value for value, _ in told[skip:]]
+            found += _far(
+                f"turn {number}: {kind}", torch.tensor(values), scores, ids[first + skip : stop], first + skip
+            )
+    return found
+
+
+def _far(name: str, said: torch.Tensor, scores: torch.Tensor, ids: list[int], start: int) -> list[str]:
+    """Say where logprobs `said` of `ids`, from position `start` on, are not transformers'."""
+    if not ids:
+        return []
+    theirs = scores[start - 1 : start - 1 + len(ids)].gather(-1, torch.tensor(ids)[:, None])[:, 0]
+    off = (said - theirs).abs() > LOGPROB_ATOL + LOGPROB_RTOL * theirs.abs()
+    return [
+        f"{name} logprob at {start + at} is {float(said[at])}, transformers says {float(theirs[at])}"
+        for at in off.nonzero()[:, 0].tolist()
+    ]
