@@ -9,10 +9,13 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench soak lock clean
+MINUTES ?= 60
+EXAMPLES ?= 10000
+
+.PHONY: help demo test lint bench soak soak-worker soak-programs lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: $(READY) ## a conversation that survives the death of its worker (about a minute)
 	@$(BIN)/berth demo
@@ -32,6 +35,12 @@ bench: $(READY) ## what things cost, side by side in one run; writes build/bench
 
 soak: $(READY) ## ten minutes of traffic under kills and restarts, then the checker
 	@$(BIN)/python tests/soak/soak.py --minutes 10
+
+soak-worker: $(READY) ## one worker under all kinds of traffic (an hour; MINUTES=…): no leak, no difference
+	@$(BIN)/python tests/soak/worker.py --minutes $(MINUTES)
+
+soak-programs: $(READY) ## ten thousand programs of the session state machine (EXAMPLES=…)
+	@$(BIN)/python tests/soak/programs.py --examples $(EXAMPLES)
 
 lock: $(READY) ## resolve the dependencies anew into requirements.lock
 	@echo 'torch==2.13.0' | $(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \

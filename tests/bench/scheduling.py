@@ -5,7 +5,8 @@
 
 A core in this process, with a runner that answers at once; sessions take turns of 16 tokens in and 8 out, each of them
 as soon as its last one has ended, so that ends, admissions, prefills and decodes are spread over the steps. The same
-core with real models then gives the scheduler's share of a step.
+core with real models then gives the scheduler's share of a step. All times are the thread's CPU time: a step of
+microseconds measured by the wall tells of the other programs on the machine.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ from fleetkit.table import table  # noqa: E402
 
 BATCHES = (1, 32, 256)
 TURNS, INPUT, OUTPUT = 150, 16, 8
-YOUNG, OLD = range(10), range(TURNS - 10, TURNS)
+SPAN = 10
+"""Turns that are measured, the first ones and the last ones."""
 PAGE, CHUNK, HEADROOM = 16, 1024, 128
-REAL_TURNS, WARM_UP = 6, 20
+REAL_TURNS = 6
 FULL = 0.75
 """A step counts as one of the whole batch when so much of it takes part."""
 
@@ -75,9 +77,9 @@ class Timed:
         self.inside, self.batch = 0.0, 0
 
     def step(self, batch: list[SequenceStep]) -> list[Sampled]:
-        began = time.perf_counter()
+        began = time.thread_time()
         results = self._inner.step(batch)
-        self.inside, self.batch = time.perf_counter() - began, len(batch)
+        self.inside, self.batch = time.thread_time() - began, len(batch)
         return results
 
 
@@ -97,9 +99,8 @@ class Caller:
 
 @dataclass
 class Sample:
-    """One step: which turn the sessions were at, sequences, seconds of the scheduler's and of the runner's."""
+    """One step: sequences, seconds of the scheduler's and of the runner's."""
 
-    turn: int
     batch: int
     scheduler_s: float
     runner_s: float
@@ -112,8 +113,8 @@ class Drive:
     core: Core
     runner: Timed
     callers: list[Caller]
-    accept_s: dict[int, list[float]] = field(default_factory=dict)
-    """By turn: seconds that the acceptance of a request took."""
+    accept_s: list[float] = field(default_factory=list)
+    """Seconds that the acceptance of a request took, each."""
 
     @classmethod
     def create(cls, make: Callable[[int], Runner], batch: int, turns: int, *, mixed: bool) -> Drive:
@@ -140,24 +141,23 @@ class Drive:
             for caller in self.callers[: (steps + 1) * -(-len(self.callers) // OUTPUT)]:
                 if not caller.in_flight and caller.turns < turns:
                     self._ask(caller)
-            began = time.perf_counter()
+            began = time.thread_time()
             self.core.step()
-            took = time.perf_counter() - began
+            took = time.thread_time() - began
             for sink, event in self.core.outbox:
                 sink.put(event)
             self.core.outbox.clear()
             steps += 1
-            turn = min(caller.turns for caller in self.callers)
-            yield Sample(turn, self.runner.batch, took - self.runner.inside, self.runner.inside)
+            yield Sample(self.runner.batch, took - self.runner.inside, self.runner.inside)
 
     def _ask(self, caller: Caller) -> None:
         ids = np.random.default_rng(1000 * caller.turns + caller.number).integers(0, 256, INPUT).astype(np.int32)
         sampling = Sampling(max_new_tokens=OUTPUT, temperature=0, ignore_eos=True)
         name = str(caller.number)
         request = Generate(rid=name, input_ids=ids, sampling=sampling, seed=1, session_id=name)
-        began = time.perf_counter()
+        began = time.thread_time()
         self.core.generate(request, caller)
-        self.accept_s.setdefault(caller.turns, []).append(time.perf_counter() - began)
+        self.accept_s.append(time.thread_time() - began)
         caller.in_flight = True
 
 
@@ -176,21 +176,22 @@ async def measure() -> dict[str, Any]:
 
 
 def _flat(batch: int, *, mixed: bool) -> dict[str, Any]:
+    """Sessions at their first turns and at their last ones, a step of these and a step of those: the same machine."""
     print(f"  batch {batch}, {'mixed passes' if mixed else 'passes of one kind'}", flush=True)
-    list(Drive.create(null, batch, WARM_UP, mixed=mixed).run(WARM_UP))
-    drive = Drive.create(null, batch, TURNS, mixed=mixed)
-    samples = list(drive.run(TURNS))
+    old, young = (Drive.create(null, batch, TURNS, mixed=mixed) for _ in range(2))
+    for _ in old.run(TURNS - SPAN):
+        pass
+    old.accept_s.clear()
+    both = list(zip(young.run(SPAN), old.run(TURNS), strict=True))
     row: dict[str, Any] = {"batch": batch, "mixed": mixed}
-    for name, turns in (("young", YOUNG), ("old", OLD)):
-        accepted = [took for turn in turns for took in drive.accept_s[turn]]
-        row |= {f"{name}_step_us": _full(samples, batch, turns), f"{name}_accept_us": 1e6 * statistics.median(accepted)}
+    for name, drive, samples in zip(("young", "old"), (young, old), zip(*both, strict=True), strict=True):
+        row |= {f"{name}_step_us": _full(samples, batch), f"{name}_accept_us": 1e6 * statistics.median(drive.accept_s)}
     return row
 
 
-def _full(samples: Sequence[Sample], batch: int, turns: range) -> float:
-    """The median of the scheduler's microseconds in steps of the whole batch at these turns."""
-    took = [each.scheduler_s for each in samples if each.turn in turns and each.batch >= FULL * batch]
-    return 1e6 * statistics.median(took)
+def _full(samples: Sequence[Sample], batch: int) -> float:
+    """The median of the scheduler's microseconds in steps of the whole batch."""
+    return 1e6 * statistics.median(each.scheduler_s for each in samples if each.batch >= FULL * batch)
 
 
 def _share(model: str, folder: Path, batch: int) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def _share(model: str, folder: Path, batch: int) -> dict[str, Any]:
         return TorchRunner.load(folder, page_size=PAGE, num_pages=pages, dtype="float32", threads=1)
 
     drive = Drive.create(load, batch, REAL_TURNS, mixed=False)
-    samples = [each for each in drive.run(REAL_TURNS) if each.turn >= 1 and each.batch >= FULL * batch]
+    samples = [each for each in drive.run(REAL_TURNS) if each.batch >= FULL * batch]
     scheduler = statistics.median(each.scheduler_s for each in samples)
     whole = statistics.median(each.scheduler_s + each.runner_s for each in samples)
     return {"model": model, "batch": batch, "scheduler_us": 1e6 * scheduler, "step_us": 1e6 * whole}
