@@ -334,13 +334,14 @@ MUTANTS = (
         "a session is reaped during its turn",
         "#28140",
         (Edit(f"{SESSIONS}/native.py", "is not None and not session.in_flight and now", "is not None and now"),),
-        f"{MATRIX}/test_lifetimes.py::test_a_turn_is_no_idle_time_however_long[base]",
+        f"{MATRIX}/test_lifetimes.py::test_a_session_is_not_reaped_during_its_turn[base]",
     ),
     Mutant(
         "the idle clock runs on during a turn",
         "#28140",
         (Edit(f"{SESSIONS}/native.py", "        session.idle_since = now\n        if ids", "        if ids"),),
-        f"{MATRIX}/test_lifetimes.py::test_a_turn_is_no_idle_time_however_long[base]",
+        "tests/worker/sessions/test_native_registry.py::"
+        "test_the_idle_clock_starts_at_a_turns_end_and_stands_still_during_one",
     ),
     Mutant(
         "a close takes the KV of a running turn",

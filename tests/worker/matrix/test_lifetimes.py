@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from modelkit.rows import ROWS
 from workerkit.waiting import until
 
 
@@ -32,18 +35,22 @@ async def test_an_abort_completes_a_close(worker, row):
     worker.sessions.remove(session)
 
 
-async def test_a_turn_is_no_idle_time_however_long(worker, row, judge):
-    """The clock starts when a turn ends: one that outlasts the timeout neither loses its session nor leaves it late."""
-    session = await worker.open(timeout=0.25)
-    said = await session.say(worker.words(20), row.lasting)
-    assert said.meta["e2e_latency"] > 0.25
-    await session.say(worker.words(9), 8)
+@pytest.mark.parametrize("row", ROWS[:1], ids=str, indirect=True)
+async def test_a_session_is_not_reaped_during_its_turn(worker):
+    """However long the turn takes. When it has ended, the session is idle, and in time its id is free again."""
+    session = await worker.open(timeout=(timeout := 1.0))
+    async with session.stream(worker.words(20), 8000, rid="long") as stream:
+        async for said in stream:
+            assert said.finish is None
+            if said.meta["e2e_latency"] > timeout:
+                break
+        await session.refuses([5], says="in flight")
+        await worker.ok("/abort_request", rid="long")
+        assert (await stream.rest()).finish == "abort"
 
-    async def gone() -> bool:
-        return (await worker.memory())["session_held"] == 0
+    async def reaped() -> bool:
+        status, _ = await worker.post("/open_session", session_id=session.id, **session.terms)
+        return status == 200
 
-    await until(gone)
-    await session.refuses([5], says="is not open")
-    await worker.holds_nothing()
-    worker.sessions.remove(session)
-    judge(session.turns)
+    await until(reaped)
+    assert len((await session.say(worker.words(5))).prompt) == 5

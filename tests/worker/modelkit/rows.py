@@ -64,4 +64,4 @@ class Size:
 
 
 DAILY = Size(pool=10_240, rounds=2, flat=(8, 24), alone=30, crowd=(16, 160))
-FULL = Size(pool=40_960, rounds=10, flat=(8, 150), alone=30, crowd=(20, 400))
+FULL = Size(pool=40_960, rounds=10, flat=(8, 150), alone=30, crowd=(30, 400))

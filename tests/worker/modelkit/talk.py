@@ -46,8 +46,10 @@ class Said:
         return self.meta["cached_tokens"]
 
     @property
-    def finish(self) -> str:
-        return self.meta["finish_reason"]["type"]
+    def finish(self) -> str | None:
+        """Why it ended; None while it goes on."""
+        reason = self.meta["finish_reason"]
+        return reason and reason["type"]
 
     def logprobs(self, kind: str) -> list[tuple[float | None, int]] | None:
         """Return the (logprob, id) pairs of `kind` ("input", "output"); None if they were not asked for."""
@@ -121,8 +123,8 @@ class Worker:
 
     async def open(self, capacity: int = 100_000, **options: Any) -> Conversation:
         """Open a session."""
-        session = await self.ok("/open_session", capacity_of_str_len=capacity, streaming=True, **options)
-        self.sessions.append(Conversation(self, session))
+        terms = {"capacity_of_str_len": capacity, "streaming": True, **options}
+        self.sessions.append(Conversation(self, await self.ok("/open_session", **terms), terms))
         return self.sessions[-1]
 
     async def close_all(self) -> None:
@@ -186,6 +188,8 @@ class Conversation:
 
     worker: Worker
     id: str
+    terms: dict[str, Any] = field(default_factory=dict)
+    """On which it was opened."""
     turns: list[Said] = field(default_factory=list)
 
     @property
