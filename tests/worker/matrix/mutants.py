@@ -78,7 +78,7 @@ END_ON_ABORT = """\
         if live.native is not None:
             self.native.end(live.native, None, self._clock())
 """
-INTAKE = "        live = self._intake.generate(request, session, self._arrivals, sink)\n"
+INTAKE = "        live = self._intake.generate(request, start, self._arrivals, sink)\n"
 RESTORE = "        self._cache.trim(slot.holding, min(reuse, slot.holding.committed))\n"
 RESTORE_ON_ADMISSION = "self._slots.restore(sequence.session, min(sequence.reuse, sequence.length - 1))"
 IDLE = "if id(slot.holding) not in lent_ids]"
@@ -131,7 +131,7 @@ MUTANTS = (
     Mutant(
         "a turn that waits is not yet in flight",
         "#22790",
-        (Edit(f"{ENGINE}/core.py", "            self.native.begin(session.id)\n", "            pass\n"),),
+        (Edit(f"{ENGINE}/core.py", "            self.native.begin(start)\n", "            pass\n"),),
         f"{MATRIX}/test_aborts.py::test_an_abort_of_a_queued_turn_ends_it[base-0]",
     ),
     Mutant(
@@ -159,7 +159,7 @@ MUTANTS = (
             Edit(
                 f"{ENGINE}/core.py",
                 INTAKE,
-                "        if session is not None:\n            session.idle_since = self._clock()\n" + INTAKE,
+                "        if start is not None:\n            start.session.idle_since = self._clock()\n" + INTAKE,
             ),
         ),
         "tests/worker/sessions/test_native_turns.py::test_a_refused_turn_does_not_renew_the_idle_clock",
@@ -333,13 +333,13 @@ MUTANTS = (
     Mutant(
         "a session is reaped during its turn",
         "#28140",
-        (Edit(f"{SESSIONS}/native.py", "is not None and not session.in_flight and now", "is not None and now"),),
+        (Edit(f"{SESSIONS}/native.py", "is not None and not session.busy and now", "is not None and now"),),
         f"{MATRIX}/test_lifetimes.py::test_a_session_is_not_reaped_during_its_turn[base]",
     ),
     Mutant(
         "the idle clock runs on during a turn",
         "#28140",
-        (Edit(f"{SESSIONS}/native.py", "        session.idle_since = now\n        if ids", "        if ids"),),
+        (Edit(f"{SESSIONS}/native.py", "        session.idle_since = now\n        if session.tree", "        if session.tree"),),
         "tests/worker/sessions/test_native_registry.py::"
         "test_the_idle_clock_starts_at_a_turns_end_and_stands_still_during_one",
     ),
