@@ -90,8 +90,13 @@ class SessionMachine(RuleBasedStateMachine):
 
     # Gateway sessions
 
-    @rule(turns=st.lists(st.tuples(uids, inputs, lengths, sendings, st.integers(0, 3)), min_size=1, max_size=5))
-    def talk(self, turns):
+    @rule(
+        turns=st.lists(st.tuples(uids, inputs, lengths, sendings, st.integers(0, 3)), min_size=1, max_size=5),
+        steps=st.sampled_from([0, 1, 20]),
+    )
+    def talk(self, turns, steps):
+        for _ in range(steps):
+            self.steps_once()
         for name, ids, new, send, resume in turns:
             self.turn(self.ledgers[name], ids, new, send, resume)
 
@@ -99,6 +104,8 @@ class SessionMachine(RuleBasedStateMachine):
         uid = ledger.uid
         if ledger.running is not None and resume:
             return  # mostly turns are left to run, now and then a newer attempt supersedes
+        if ledger.pending is not None and send != "all":
+            ledger.turns.append(ledger.pending[1])
         ledger.pending = None
         if len(ledger.ids) + len(ids) + new > CONTEXT:
             ledger.turns = ledger.turns[: len(ledger.turns) // 2]
