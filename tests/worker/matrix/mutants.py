@@ -339,7 +339,13 @@ MUTANTS = (
     Mutant(
         "the idle clock runs on during a turn",
         "#28140",
-        (Edit(f"{SESSIONS}/native.py", "        session.idle_since = now\n        if session.tree", "        if session.tree"),),
+        (
+            Edit(
+                f"{SESSIONS}/native.py",
+                "        session.idle_since = now\n        if session.tree",
+                "        if session.tree",
+            ),
+        ),
         "tests/worker/sessions/test_native_registry.py::"
         "test_the_idle_clock_starts_at_a_turns_end_and_stands_still_during_one",
     ),

@@ -62,6 +62,8 @@ class Core:
         """Events for callers, in order; whoever drives the engine takes them away."""
         self._intake = Intake(model)
         self._live: dict[int, Live] = {}
+        self._rids: set[str] = set()
+        """Of native requests in flight."""
         self._arrivals = 0
 
     @property
@@ -74,7 +76,7 @@ class Core:
     def generate(self, request: Generate, sink: Sink) -> None:
         """Accept a native request. Raises a `BerthError`, changing nothing, if it cannot be."""
         self._check_accepting()
-        if any(live.rid == request.rid for live in self._live.values()):
+        if request.rid in self._rids:
             raise InvalidRequest(f"rid {request.rid!r} belongs to a request that runs", field="rid")
         session = request.session_id
         start = self.native.ready(session, request.rid, request.branch) if session is not None else None
@@ -98,7 +100,7 @@ class Core:
             self.cache.publish(kin.holding, kin.history.ids[: kin.holding.committed])
         if older is not None:
             self._abort(older, "superseded", "a newer attempt at this session arrived")
-        self.turns.add(live)
+        self.turns.add(request.uid, live)
         self._accept(live)
 
     def _replace(self, start: NativeStart) -> None:
@@ -114,6 +116,8 @@ class Core:
         self._arrivals += 1
         live.accepted_at = self._clock()
         self._live[live.sequence.key] = live
+        if live.turn is None:
+            self._rids.add(live.rid)
         finish = live.replay()
         if finish is None:
             self.scheduler.add(live.sequence)
@@ -330,7 +334,10 @@ class Core:
         self.scheduler.remove(live.sequence)
         self._runner.forget(live.sequence.key)
         del self._live[live.sequence.key]
-        self.turns.remove(live)
+        if live.turn is None:
+            self._rids.remove(live.rid)
+        else:
+            self.turns.remove(live.turn.uid)
 
     def state(self) -> State:
         """Return a snapshot of everything that is told to the outside."""

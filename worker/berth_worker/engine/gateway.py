@@ -33,15 +33,13 @@ class GatewayTurns:
         """Return the session's turn in flight."""
         return self._turns.get(uid)
 
-    def add(self, live: Live) -> None:
-        """A turn was accepted; an older one of its session has ended."""
-        if live.turn is not None:
-            self._turns[live.turn.uid] = live
+    def add(self, uid: str, live: Live) -> None:
+        """A turn of the session was accepted; an older one has ended."""
+        self._turns[uid] = live
 
-    def remove(self, live: Live) -> None:
-        """A request ended; one that is no gateway's turn is none of ours."""
-        if live.turn is not None:
-            del self._turns[live.turn.uid]
+    def remove(self, uid: str) -> None:
+        """The session's turn ended."""
+        del self._turns[uid]
 
     def meant_by(self, order: StopRequest) -> Live | None:
         """Return the turn in flight, if it is the very attempt that `order` names."""

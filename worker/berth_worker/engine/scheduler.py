@@ -85,10 +85,12 @@ class Scheduler:
 
     def admit(self) -> list[Sequence]:
         """Move sequences from the queue into the batch, oldest first, until one does not fit; return them."""
-        admitted = []
-        while self.waiting and len(self.running) < self._limits.running and self._admit(self.waiting[0]):
+        admitted: list[Sequence] = []
+        claimed = sum(map(self._still_to_come, self.running))
+        while self.waiting and len(self.running) < self._limits.running and self._admit(self.waiting[0], claimed):
             admitted.append(self.waiting.popleft())
             insort(self.running, admitted[-1], key=ARRIVAL)
+            claimed += self._still_to_come(admitted[-1])
         return admitted
 
     def plan(self) -> list[Work]:
@@ -102,38 +104,44 @@ class Scheduler:
 
     # Admission
 
-    def _admit(self, sequence: Sequence) -> bool:
-        """Give `sequence` its slot, or a row with what the tree knows of its ids, if there is room for the rest."""
+    def _admit(self, sequence: Sequence, claimed: int) -> bool:
+        """Give `sequence` its slot, or a row with what the tree knows of its ids, if there is room for the rest.
+
+        `claimed`: pages that those who run have a claim on.
+        """
         # The last known id is computed again even where its KV is there: its logits are needed.
         holding = self._slots.restore(sequence.session, min(sequence.reuse, sequence.length - 1))
         if holding is not None:
-            if not self._make_room(sequence, self._cache.missing_pages(holding, self._claim(sequence)), 0):
+            missing = self._cache.missing_pages(holding, self._claim(sequence))
+            if not self._make_room(sequence, claimed + missing, 0):
                 return False
             sequence.admit(holding, inherited=True)
             return True
         prefix = self._cache.tree.match(sequence.ids[:-1])
         self._cache.tree.lock(prefix.node)  # or making room might take it
         try:
-            return self._admit_from(prefix, sequence)
+            return self._admit_from(prefix, sequence, claimed)
         finally:
             self._cache.tree.unlock(prefix.node)
 
-    def _admit_from(self, prefix: Prefix, sequence: Sequence) -> bool:
+    def _admit_from(self, prefix: Prefix, sequence: Sequence, claimed: int) -> bool:
         missing = self._cache.pool.pages_for(self._claim(sequence)) - len(prefix.pages)
-        if not self._make_room(sequence, missing, 1):
+        if not self._make_room(sequence, claimed + missing, 1):
             return False
         sequence.admit(self._cache.open(prefix), inherited=False)
         return True
 
     def _make_room(self, sequence: Sequence, pages: int, rows: int) -> bool:
-        """Evict slots for `pages` beside what the running have a claim on, if that suffices; say whether it does."""
-        for other in self.running:
-            if other.holding is not None:
-                pages += self._cache.missing_pages(other.holding, self._claim(other))
+        """Evict slots, if that suffices for so many pages and rows; say whether they can be had."""
         if self._room.there(pages, rows):
             return True
         giving_way = self._giving_way(sequence)
         return self._room.possible(pages, rows, giving_way) and self._room.make(pages, rows, giving_way)
+
+    def _still_to_come(self, sequence: Sequence) -> int:
+        """Return the pages that a running sequence has a claim on and does not have yet."""
+        holding = sequence.holding
+        return self._cache.missing_pages(holding, self._claim(sequence)) if holding is not None else 0
 
     def _claim(self, sequence: Sequence) -> int:
         """Return the length that must fit. Who was retracted once comes back for good: to all that it may come to."""

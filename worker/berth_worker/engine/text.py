@@ -45,6 +45,8 @@ class StopStrings:
 
     def push(self, text: str, *, armed: bool = True) -> tuple[str, str | None]:
         """Take more text; return (what may be shown, the stop string found or None). Not `armed`: find nothing yet."""
+        if not self._stops:
+            return text, None
         self._held += text
         found = min(
             ((self._held.find(stop), -len(stop), stop) for stop in self._stops if stop in self._held), default=None
