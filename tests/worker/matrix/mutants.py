@@ -5,6 +5,19 @@
 
 A mutant is applied to a copy of the tree; this one is only read. Exit 0: all were killed. `origin` says where a fault
 was first met: pull requests and issues of SGLang, whose sessions these are.
+
+Last result: 30 of 30 killed. What gave them away:
+
+    the books, at the next step     a slot counted twice, a remembered flag, pages leaked, freed twice or freed too early,
+                                    a slot evicted or closed under its turn, a second turn in flight, a rollback too far
+    KV held after an abort          a slot of the first turn, a half-grown slot, a lock or a page that was not given back
+    prompt_tokens of the next turn  commits of aborted turns and of zombies
+    cached_tokens of the next turn  a second -1, a truncated slot, logprobs that shrink the match key
+    a refusal that does not end     a queued turn that stays in flight
+    no answer                       pinned KV
+    lengths, retracts and the idle  over-allocation, retraction that frees nothing, clocks: by a core and a registry
+    clock, with a clock that is     driven by hand
+    told the time
 """
 
 from __future__ import annotations
@@ -25,8 +38,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("api", "gateway", "worker", "kernels", "operator")
-LIMIT_S = 180
+LIMIT_S = 120
 """A mutant may hang its test; the test's own requests give up after a minute."""
+
+ERROR = re.compile(r"E +(\S.*)|[ |]+(\w*Error: .*)")
+"""An error as pytest tells of it: one of its own lines, or one of a group's."""
 
 CACHE, ENGINE = "worker/berth_worker/cache", "worker/berth_worker/engine"
 SESSIONS, SERVER = "worker/berth_worker/sessions", "worker/berth_worker/server"
@@ -385,7 +401,7 @@ MUTANTS = (
                 "        elif sequence.holding is not None:\n",
             ),
         ),
-        "tests/worker/engine/test_scheduler.py::test_a_retracted_turn_wipes_its_slot_and_keeps_its_session_in_flight",
+        f"{MATRIX}/test_faults.py::test_a_retraction_frees_what_others_need",
     ),
     Mutant(
         "to ask for logprobs shrinks the match key",
@@ -436,10 +452,11 @@ def failure(root: Path, *tests: str) -> str | None:
 
 
 def reason(output: str) -> str:
-    """Return the first error that pytest tells of."""
-    errors = [line.lstrip("| ") for line in output.splitlines()]
-    errors = [line.removeprefix("E ").strip() for line in errors if re.match(r"(E  )?\s*(\w+\.)*\w*Error: ", line)]
-    return errors[0][:120] if errors else output.splitlines()[-1]
+    """Return the first error that pytest tells of; those of the test come before those of its fixtures."""
+    _, _, failures = output.partition("= FAILURES =")
+    lines = (failures or output).splitlines()
+    errors = [found[1] or found[2] for found in map(ERROR.match, lines) if found is not None]
+    return errors[0][:120] if errors else lines[-1]
 
 
 def verdict(mutant: Mutant) -> str | None:

@@ -1,4 +1,4 @@
-"""Faults that no request can provoke yet: without speculation nothing is allocated that is not also computed."""
+"""Faults that no request provokes for certain: by over-allocation, which needs speculation, or at an exact step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from berth_worker.cache.kv import Holding, KVCache
 from berth_worker.cache.pages import PagePool
 from berth_worker.cache.rows import RowTable
 from berth_worker.cache.sessions import Slots
+from workerkit.driver import Driver
+from workerkit.fakes import continuation
 
 KEY = ("native", "s")
 
@@ -55,3 +57,17 @@ def test_a_restore_is_not_a_loan(cache):
     assert idle.uncached == busy.session_held == 0
     verify(idle)
     verify(busy)
+
+
+def test_a_retraction_frees_what_others_need():
+    """Handed to its slot, the KV of the newest would be as much in the way as before."""
+    driver = Driver(pages=8, page_size=4, slots=2, headroom=0)
+    prompts = {"a": [3] * 6, "b": [4] * 6}
+    for name in prompts:
+        driver.core.open(name, 1000, None)
+    heard = {name: driver.generate(prompt, name, new=20) for name, prompt in prompts.items()}
+    driver.settle()
+    assert driver.core.scheduler.retracts
+    assert {name: each.ids for name, each in heard.items()} == {
+        name: continuation(prompt, 20) for name, prompt in prompts.items()
+    }

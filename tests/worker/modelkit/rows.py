@@ -63,5 +63,5 @@ class Size:
     """Sessions, more than slots, and the tokens a turn that make them more than the pool, too."""
 
 
-DAILY = Size(pool=10_240, rounds=2, flat=(8, 24), alone=30, crowd=(16, 160))
+DAILY = Size(pool=10_240, rounds=1, flat=(8, 16), alone=30, crowd=(16, 160))
 FULL = Size(pool=40_960, rounds=10, flat=(8, 150), alone=30, crowd=(30, 400))
