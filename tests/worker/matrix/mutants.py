@@ -8,9 +8,9 @@ was first met: pull requests and issues of SGLang, whose sessions these are.
 
 Last result: 30 of 30 killed. What gave them away:
 
-    the books, at the next step     a slot counted twice, a remembered flag, pages leaked, freed twice or freed too early,
+    the books, at the next step     a slot counted twice, a remembered flag, pages leaked or freed twice,
                                     a slot evicted or closed under its turn, a second turn in flight, a rollback too far
-    KV held after an abort          a slot of the first turn, a half-grown slot, a lock or a page that was not given back
+    KV held after an abort          a slot of the first turn, a half-grown slot, a lock or a page not given back
     prompt_tokens of the next turn  commits of aborted turns and of zombies
     cached_tokens of the next turn  a second -1, a truncated slot, logprobs that shrink the match key
     a refusal that does not end     a queued turn that stays in flight

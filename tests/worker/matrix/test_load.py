@@ -69,7 +69,8 @@ async def test_a_long_conversation_costs_its_new_tokens_each_turn(worker, row, s
     """The first turn and the last have the same to compute, and what is held is what was said, to the page."""
     count, turns = size.flat
     sessions = [await worker.open() for _ in range(count)]
-    await together(*(session.say(worker.words(16)) for session in sessions))
+    # Not one token is shared: what two sessions hold together would count once.
+    await together(*(session.say([at, *worker.words(15)]) for at, session in enumerate(sessions)))
     for _ in range(turns - 1):
         answers = await together(*(session.say(worker.words(16)) for session in sessions))
         assert {len(said.prompt) - said.cached for said in answers} == {17}

@@ -104,6 +104,7 @@ async def test_a_target_below_what_the_tree_owns_begins_anew(worker, row, ledger
     """The uncommitted input became the tree's when it was prefilled from nothing: it is not the session's to cut."""
     ledger.commit(told(await ledger.turn(worker.words(10))))
     await worker.flush()
-    told(await ledger.turn(worker.words(300), history=[pack(turn) for turn in ledger.turns]))
-    again = told(await ledger.turn(worker.words(300), history=[pack(turn) for turn in ledger.turns]))
+    history = [pack(turn) for turn in ledger.turns]
+    told(await ledger.turn([1, *worker.words(299)], history=history))
+    again = told(await ledger.turn([2, *worker.words(299)], history=history))
     assert again.cached == 18 // row.page * row.page
