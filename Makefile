@@ -11,8 +11,9 @@ READY := $(VENV)/.ready
 
 MINUTES ?= 60
 EXAMPLES ?= 10000
+RUNS ?= 20
 
-.PHONY: help demo test lint bench soak soak-worker soak-programs lock clean
+.PHONY: help demo test lint bench soak soak-worker soak-programs soak-matrix lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -41,6 +42,9 @@ soak-worker: $(READY) ## one worker under all kinds of traffic (an hour; MINUTES
 
 soak-programs: $(READY) ## ten thousand programs of the session state machine (EXAMPLES=…)
 	@$(BIN)/python tests/soak/programs.py --examples $(EXAMPLES)
+
+soak-matrix: $(READY) ## the matrix of streaming sessions at full size, twenty times (RUNS=…), minutes each
+	@$(BIN)/python tests/soak/matrix.py --runs $(RUNS)
 
 lock: $(READY) ## resolve the dependencies anew into requirements.lock
 	@echo 'torch==2.13.0' | $(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \
