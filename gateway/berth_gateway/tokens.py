@@ -22,6 +22,9 @@ _SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
 _CONTEXT = 6
 """Ids before an output that are decoded with it, so that its first word gets the space it was generated with."""
 
+_WORDS_KEPT = 1000
+"""Words that the library keeps with their ids. Left alone it keeps 10,000: tens of MB where a word is a whole text."""
+
 
 class ModelText:
     """One model's words. Pure: loaded once, then safe for any thread."""
@@ -34,6 +37,9 @@ class ModelText:
         self._eos = frozenset(info.eos_token_ids)
         if folder is not None and (folder / "tokenizer.json").is_file():
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            resize = getattr(self._tokenizer.model, "_resize_cache", None)
+            if resize is not None:
+                resize(_WORDS_KEPT)
             config = _read_json(folder / "tokenizer_config.json")
             source = _template_source(folder, config)
             if source is not None:

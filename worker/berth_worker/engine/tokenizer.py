@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import tokenizers
 
@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+WORDS_KEPT: Final = 1000
+"""Words that the library keeps with their ids. Left alone it keeps 10,000: tens of MB where a word is a whole text."""
+
 
 class Tokenizer:
     """Thread-safe: nothing changes after the start."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
+        resize = getattr(backend.model, "_resize_cache", None)
+        if resize is not None:
+            resize(WORDS_KEPT)
         added = backend.get_added_tokens_decoder()
         self._special = frozenset(token for token, what in added.items() if what.special)
 
