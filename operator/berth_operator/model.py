@@ -25,17 +25,26 @@ class Place(NamedTuple):
 
     fleet: FleetKey
     ordinal: int
+    revision: str = ""
+    """Names what the instance is made from; "" where that never changes."""
 
     def __str__(self) -> str:
-        return f"{self.fleet.name}-{self.ordinal}"
+        return "-".join(filter(None, (self.fleet.name, self.revision, str(self.ordinal))))
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """What somebody wants: so many workers of a fleet."""
+    """What somebody wants: so many workers of a fleet, all of one revision in the end."""
 
     key: FleetKey
     replicas: int
+    revision: str = ""
+    max_surge: int = 0
+    """Instances beyond `replicas` while another revision is being replaced."""
+    max_unavailable: int = 1
+    """Instances below `replicas` that may be out of service for that. Never both 0."""
+    drain_s: float | None = None
+    """How long a removal waits for running turns; None: as the policy says."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,12 @@ class Instance:
     """Since when `/health` has failed without a break."""
     stopping: bool = False
     """It was told to end and has not yet."""
+    running: bool = True
+    """False: nothing runs in it now (it starts again, or not yet), so whatever was registered from it is gone."""
+    unreachable: bool = False
+    """Its machine is silent. It may serve all the same."""
+    given_up: bool = False
+    """It should have ended long ago, and nobody is there who could confirm it."""
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,37 @@ def test_a_fleet_wanted_twice_is_refused() -> None:
 
 
 def test_a_stopping_worker_keeps_its_place_but_does_not_count() -> None:
-    assert decide(1, [replace(serving(0), stopping=True)], [registered(0)]) == [Start(place(1))]
+    assert decide(1, [replace(serving(0), stopping=True)], [cordoned(0)]) == [Start(place(1))]
+
+
+def test_a_worker_that_somebody_else_told_to_stop_is_cordoned() -> None:
+    assert decide(0, [replace(serving(0), stopping=True)], [registered(0)]) == [Cordon(place(0), word(0))]
+
+
+def test_a_worker_that_cannot_confirm_its_end_is_dropped_when_given_up() -> None:
+    gone = replace(serving(0), stopping=True, given_up=True)
+    assert decide(0, [gone], [cordoned(0)]) == [Drop(word(0).id)]
+
+
+def test_a_worker_that_starts_again_is_dropped_under_its_old_id() -> None:
+    again = replace(starting(0), running=False)
+    assert decide(1, [again], [registered(0)]) == [Drop(word(0).id)]
+
+
+class TestUnreachable:
+    """Its machine is silent, while it may serve all the same."""
+
+    def test_nothing_new_begins_there_and_it_is_not_given_up_at_once(self) -> None:
+        lost = replace(serving(0), unreachable=True, unhealthy_since=NOW)
+        assert decide(1, [lost], [registered(0)]) == [Cordon(place(0), word(0))]
+        assert decide(1, [lost], [cordoned(0)]) == []
+
+    def test_it_comes_back_when_its_machine_does(self) -> None:
+        assert decide(1, [serving(0)], [cordoned(0)]) == [Uncordon(place(0), word(0))]
+
+    def test_it_is_replaced_at_the_limit(self) -> None:
+        lost = replace(serving(0), unreachable=True, unhealthy_since=NOW - POLICY.liveness_s)
+        assert decide(1, [lost], [cordoned(0)]) == [Kill(place(0))]
 
 
 class TestLiveness:
