@@ -9,10 +9,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from berth_api.admin import DeletionPolicy
 from berth_api.public import OnWorkerFailure, Origin, State, Usage
 from berth_api.wire import FinishReason
 
-DeletionPolicy = Literal["Close", "Retain"]
 OrderMode = Literal["stop", "abort"]
 
 
