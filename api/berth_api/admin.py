@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from berth_api.public import Seconds, TokenLimit, TurnCount
+from berth_api.public import Name, OnWorkerFailure, Seconds, SessionView, TokenLimit, TurnCount
+
+DeletionPolicy = Literal["Close", "Retain"]
+RecoveryReason = Literal["worker_lost", "drained"]
 
 
 class WorkerPut(Struct, frozen=True, forbid_unknown_fields=True):
@@ -14,6 +17,19 @@ class WorkerPut(Struct, frozen=True, forbid_unknown_fields=True):
 
     namespace: str
     fleet: str
+    url: str
+    cordoned: bool = False
+
+
+class WorkerFound(Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /admin/workers: a pod with this `uid` should serve that fleet at `url`. The worker there says which it is.
+
+    Registered where its id begins with `<uid>.`; another one is 400, one that cannot be asked 503.
+    """
+
+    uid: Annotated[str, Meta(min_length=1, max_length=128)]
+    namespace: Name
+    fleet: Name
     url: str
     cordoned: bool = False
 
@@ -49,14 +65,60 @@ class SessionPut(Struct, frozen=True, forbid_unknown_fields=True):
     idle_timeout_s: Seconds | None = None
     hibernate_after_s: Seconds | None = None
     max_tokens: TokenLimit | None = None
-    deletion_policy: Literal["Close", "Retain"] = "Close"
-    on_worker_failure: Literal["continue", "abort"] = "continue"
+    deletion_policy: DeletionPolicy = "Close"
+    on_worker_failure: OnWorkerFailure = "continue"
     suspend: bool = False
     bind: bool = False
     """Take a free slot for it if there is one; never evicts."""
     head: str | None = None
     turns: TurnCount | None = None
     """What the resource last saw: a ledger that has less says `history_lost` instead of starting empty."""
+
+
+class Recovery(Struct, frozen=True, rename={"from_": "from"}):
+    """A session lost its worker while it held a slot or ran a turn there, and came to another. Both are worker ids."""
+
+    from_: str
+    to: str
+    reason: RecoveryReason
+    """`drained`: the worker was cordoned before it went."""
+    at: float
+    """When it came to the other, seconds since the epoch."""
+
+
+class AdminSession(SessionView, frozen=True, kw_only=True):
+    """GET and PUT /admin/sessions/{ns}/{name}: a session as its resource has to know it."""
+
+    closing: str | None = None
+    """Why it closes as soon as its turn ends."""
+    suspended: bool = False
+    lost: bool = False
+    """The ledger has less than the resource once saw: every turn is refused with `history_lost`."""
+    stranded: bool = False
+    """Its worker was lost under it and it has not come to another yet."""
+    recoveries: int = 0
+    last_recovery: Recovery | None = None
+    idle_timeout_s: float | None = None
+    hibernate_after_s: float | None = None
+    max_tokens: int | None = None
+    on_worker_failure: OnWorkerFailure = "continue"
+    deletion_policy: DeletionPolicy = "Close"
+
+
+class AdminSessions(Struct, frozen=True):
+    """GET /admin/sessions?namespace[&origin][&limit][&after]: by name; `next` is the `after` of the rest.
+
+    A page may be short, even empty, and not be the last one.
+    """
+
+    sessions: list[AdminSession]
+    next: str | None = None
+
+
+class Namespaces(Struct, frozen=True):
+    """GET /admin/namespaces: those that ever had a worker."""
+
+    namespaces: list[str]
 
 
 class FleetView(Struct, frozen=True):

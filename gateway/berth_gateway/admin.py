@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import msgspec
 from aiohttp import web
+from msgspec import structs
 
-from berth_api.admin import SessionPut, WorkerPut, WorkerView
+from berth_api.admin import (
+    AdminSession,
+    AdminSessions,
+    Namespaces,
+    SessionPut,
+    WorkerFound,
+    WorkerPut,
+    WorkerView,
+)
 from berth_api.errors import InvalidRequest, NoCapacity
+from berth_api.public import Origin
+from berth_api.wire import WorkerInfo
 from berth_gateway.answers import etag, json_answer, whole_number
 from berth_gateway.bodies import read_json
-from berth_gateway.context import gateway_of
-from berth_gateway.ledger.records import Limits, WorkerRecord
+from berth_gateway.context import Gateway, gateway_of
+from berth_gateway.ledger.records import Limits, SessionRecord, WorkerRecord
 from berth_gateway.problems import HttpProblem
 from berth_gateway.sessions import view_of
 from berth_gateway.workers import WorkerError
 
 _worker = msgspec.json.Decoder(WorkerPut)
+_found = msgspec.json.Decoder(WorkerFound)
 _session = msgspec.json.Decoder(SessionPut)
 _PAGE = 1000
 
@@ -25,8 +37,10 @@ def routes() -> list[web.RouteDef]:
     return [
         web.get("/admin/workers", workers),
         web.get("/admin/workers/{id}", worker),
+        web.post("/admin/workers", register_worker),
         web.put("/admin/workers/{id}", put_worker),
         web.delete("/admin/workers/{id}", drop_worker),
+        web.get("/admin/namespaces", namespaces),
         web.get("/admin/sessions", sessions),
         web.get(session, show_session),
         web.put(session, put_session),
@@ -50,25 +64,21 @@ async def put_worker(request: web.Request) -> web.Response:
     gateway, named = gateway_of(request), request.match_info["id"]
     http = gateway.settings.http
     body = await read_json(request, _worker, limit=http.body_bytes, timeout_s=http.body_s)
-    url = body.url.rstrip("/")
-    if not url.startswith(("http://", "https://")):
-        raise InvalidRequest("url must begin with http:// or https://", field="url")
-    try:
-        info = await gateway.backends.workers.info(named, url)
-    except WorkerError as error:
-        raise NoCapacity(f"worker {named} at {url} cannot be asked: {error}", retry_after=1) from None
+    info = await _asked(gateway, body, named)
     if info.id != named:
-        raise InvalidRequest(f"worker {info.id} answers at {url}, not {named}", field="url")
-    record = await gateway.backends.ledger.put_worker(
-        body.namespace,
-        named,
-        fleet=body.fleet,
-        url=url,
-        slots=info.slots,
-        fingerprint=info.model.fingerprint,
-        cordoned=body.cordoned,
-    )
-    return json_answer(_view(record))
+        raise InvalidRequest(f"worker {info.id} answers at {body.url}, not {named}", field="url")
+    return await _registered(gateway, body, info)
+
+
+async def register_worker(request: web.Request) -> web.Response:
+    """POST /admin/workers: ask who answers there, and register it if it is of the pod that is meant."""
+    gateway = gateway_of(request)
+    http = gateway.settings.http
+    body = await read_json(request, _found, limit=http.body_bytes, timeout_s=http.body_s)
+    info = await _asked(gateway, body, None)
+    if not info.id.startswith(f"{body.uid}."):
+        raise InvalidRequest(f"worker {info.id} answers at {body.url}, not one of pod {body.uid}", field="url")
+    return await _registered(gateway, body, info)
 
 
 async def drop_worker(request: web.Request) -> web.Response:
@@ -79,17 +89,17 @@ async def drop_worker(request: web.Request) -> web.Response:
 
 
 async def sessions(request: web.Request) -> web.Response:
-    """GET /admin/sessions?namespace&limit&after: one namespace, by name."""
+    """GET /admin/sessions?namespace&origin&limit&after: one namespace, by name."""
     namespace = request.query.get("namespace", "default")
     limit = whole_number(request, "limit", 500, most=_PAGE)
     ledger = gateway_of(request).backends.ledger
-    page = await ledger.sessions(namespace, after=request.query.get("after", ""), limit=limit)
-    return json_answer({"sessions": [view_of(record) for record in page.sessions], "next": page.next})
+    page = await ledger.sessions(namespace, after=request.query.get("after", ""), limit=limit, origin=_origin(request))
+    return json_answer(AdminSessions([_session_view(record) for record in page.sessions], page.next))
 
 
 async def show_session(request: web.Request) -> web.Response:
     record = await gateway_of(request).backends.ledger.session(*_named(request))
-    return json_answer(view_of(record), headers={"ETag": etag(record.head)})
+    return json_answer(_session_view(record), headers={"ETag": etag(record.head)})
 
 
 async def put_session(request: web.Request) -> web.Response:
@@ -111,7 +121,7 @@ async def put_session(request: web.Request) -> web.Response:
         seen=(body.turns, body.head) if body.turns is not None and body.head is not None else None,
     )
     gateway.backends.order(*opened.releases)
-    return json_answer(view_of(opened.session), status=201 if opened.created else 200)
+    return json_answer(_session_view(opened.session), status=201 if opened.created else 200)
 
 
 async def close_session(request: web.Request) -> web.Response:
@@ -124,6 +134,10 @@ async def close_session(request: web.Request) -> web.Response:
 
 async def fleet(request: web.Request) -> web.Response:
     return json_answer(await gateway_of(request).backends.ledger.fleet(*_named(request)))
+
+
+async def namespaces(request: web.Request) -> web.Response:
+    return json_answer(Namespaces(await gateway_of(request).backends.ledger.namespaces()))
 
 
 async def changes(request: web.Request) -> web.Response:
@@ -149,6 +163,38 @@ async def _find(request: web.Request) -> WorkerRecord:
     return found
 
 
+async def _asked(gateway: Gateway, body: WorkerPut | WorkerFound, named: str | None) -> WorkerInfo:
+    """Return what the worker at the body's address says of itself."""
+    if not body.url.startswith(("http://", "https://")):
+        raise InvalidRequest("url must begin with http:// or https://", field="url")
+    try:
+        return await gateway.backends.workers.info(named, body.url.rstrip("/"))
+    except WorkerError as error:
+        who = f"worker {named}" if named else "the worker"
+        raise NoCapacity(f"{who} at {body.url} cannot be asked: {error}", retry_after=1) from None
+
+
+async def _registered(gateway: Gateway, body: WorkerPut | WorkerFound, info: WorkerInfo) -> web.Response:
+    record = await gateway.backends.ledger.put_worker(
+        body.namespace,
+        info.id,
+        fleet=body.fleet,
+        url=body.url.rstrip("/"),
+        slots=info.slots,
+        fingerprint=info.model.fingerprint,
+        cordoned=body.cordoned,
+    )
+    return json_answer(_view(record))
+
+
+def _origin(request: web.Request) -> Origin | None:
+    match request.query.get("origin"):
+        case None | "cr" | "http" as origin:
+            return origin
+        case _:
+            raise InvalidRequest("origin must be cr or http", field="origin")
+
+
 def _named(request: web.Request) -> tuple[str, str]:
     return request.match_info["namespace"], request.match_info["name"]
 
@@ -166,4 +212,22 @@ def _view(record: WorkerRecord) -> WorkerView:
         running=record.running,
         idle=record.idle,
         waiting=record.waiting,
+    )
+
+
+def _session_view(record: SessionRecord) -> AdminSession:
+    limits = record.limits
+    return AdminSession(
+        **structs.asdict(view_of(record)),
+        closing=record.closing,
+        suspended=record.suspended,
+        lost=record.lost,
+        stranded=record.stranded,
+        recoveries=record.recoveries,
+        last_recovery=record.last_recovery,
+        idle_timeout_s=limits.idle_timeout_s,
+        hibernate_after_s=limits.hibernate_after_s,
+        max_tokens=limits.max_tokens,
+        on_worker_failure=limits.on_worker_failure,
+        deletion_policy=limits.deletion_policy,
     )

@@ -8,7 +8,7 @@ import aiohttp
 import msgspec
 import structlog
 
-from berth_api.errors import BerthError
+from berth_api.errors import BerthError, NoCapacity
 from berth_api.heads import ROOT, advance
 from berth_api.wire import Finished, TurnRequest, WorkerEvent
 from berth_gateway.backends import Backends
@@ -92,7 +92,7 @@ class Attempt:
         return None
 
     async def rejoin(self, rejoinder: Rejoinder) -> float | None:
-        """Get the next attempt at the same worker. Raises `WorkerGone` where it keeps refusing."""
+        """Get the next attempt at the same worker. Raises `WorkerGone` where it is not the fleet's any more."""
         refused = rejoinder.refused
         if refused.type == "stale":
             self.fence = await self._backends.ledger.lift(
@@ -101,7 +101,10 @@ class Attempt:
             return self._lease_s
         if refused.type == "history_required":
             await self._fetch(await self._common(refused.members.get("have")))
-        return self._take(await self._backends.ledger.move(self.fence, lease_s=self._lease_s, stay=True))
+        try:
+            return self._take(await self._backends.ledger.move(self.fence, lease_s=self._lease_s, stay=True))
+        except NoCapacity as error:
+            raise WorkerGone("dropped", error.message) from None
 
     async def move(self, gone: WorkerGone, waited_s: float, *, accuse: bool) -> float | None:
         """Get the next attempt at another worker. Raises `NoCapacity`, `FenceLost`, `LedgerUnavailable`.

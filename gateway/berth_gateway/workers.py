@@ -109,8 +109,8 @@ class WorkerClient:
         answer = await self._call("POST", worker, f"{url}/berth/release", order)
         return bool(_member(answer, "released"))
 
-    async def info(self, worker: str, url: str) -> wire.WorkerInfo:
-        """Return the worker's own word about itself."""
+    async def info(self, worker: str | None, url: str) -> wire.WorkerInfo:
+        """Return the worker's own word about itself; `worker` None: whoever answers."""
         answer = await self._call("GET", worker, f"{url}/get_server_info")
         try:
             version = msgspec.json.decode(answer).get("berth", {}).get("wire")
@@ -136,8 +136,8 @@ class WorkerClient:
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
 
-    async def _call(self, method: str, worker: str, url: str, body: msgspec.Struct | None = None) -> bytes:
-        headers = {wire.WORKER_HEADER: worker}
+    async def _call(self, method: str, worker: str | None, url: str, body: msgspec.Struct | None = None) -> bytes:
+        headers = {wire.WORKER_HEADER: worker} if worker is not None else {}
         data = None
         if body is not None:
             headers["Content-Type"] = "application/json"

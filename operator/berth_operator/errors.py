@@ -3,6 +3,7 @@
 FleetError
 ├── AdminUnavailable     no gateway answers (the plan fails static)
 ├── AdminRefused         a gateway answers no: asking again will not help
+│   └── CursorGone       the changes since then are not all known any more: list again
 ├── ChildFailed          a process ended before it was ready
 ├── StateDirInUse        another fleet lives in the state directory
 ├── StateDirUnusable     it cannot be made, read or written
@@ -10,6 +11,9 @@ FleetError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class FleetError(Exception):
@@ -21,12 +25,17 @@ class AdminUnavailable(FleetError):
 
 
 class AdminRefused(FleetError):
-    """A gateway refused an order; `type` is the problem's, as in `berth_api.errors`."""
+    """A gateway refused an order; `type` and `members` are the problem's, as in `berth_api.errors`."""
 
-    def __init__(self, message: str, *, type_: str, status: int) -> None:
+    def __init__(self, message: str, *, type_: str, status: int, members: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.type = type_
         self.status = status
+        self.members = dict(members or {})
+
+
+class CursorGone(AdminRefused):
+    """A cursor of `changes` is too old, or of another ledger."""
 
 
 class ChildFailed(FleetError):

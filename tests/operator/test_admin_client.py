@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
@@ -10,9 +11,9 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from berth_api.admin import WorkerPut
+from berth_api.admin import Change, Recovery, SessionPut, WorkerFound, WorkerPut
 from berth_operator.admin_client import AdminClient
-from berth_operator.errors import AdminRefused, AdminUnavailable
+from berth_operator.errors import AdminRefused, AdminUnavailable, CursorGone
 
 DEAD = "http://127.0.0.1:1"
 VIEW = {
@@ -135,3 +136,107 @@ async def test_an_answer_that_makes_no_sense_is_no_view(gateways, client) -> Non
     gateway.answer = lambda: web.json_response({"workers": 3})
     with pytest.raises(AdminUnavailable, match="makes no sense"):
         await client(url).workers()
+
+
+# Sessions ---------------------------------------------------------------------------------------------------------
+
+SESSION = {
+    "namespace": "default",
+    "name": "alice",
+    "uid": "u1",
+    "origin": "cr",
+    "fleet": "default",
+    "state": "resident",
+    "head": "",
+    "turns": 0,
+    "tokens": 0,
+    "worker": "w.2",
+    "last_active": 1.0,
+    "endpoint": "/v1/sessions/default/alice",
+    "recoveries": 1,
+    "last_recovery": {"from": "w.1", "to": "w.2", "reason": "drained", "at": 2.0},
+    "deletion_policy": "Retain",
+}
+
+
+async def test_a_session_tells_its_recovery(gateways, client) -> None:
+    gateway, url = gateways[0]
+    gateway.answer = lambda: web.json_response(SESSION)
+    session = await client(url).session("default", "alice")
+    assert session.last_recovery == Recovery("w.1", "w.2", "drained", 2.0)
+    assert (session.recoveries, session.deletion_policy, session.stranded) == (1, "Retain", False)
+    assert gateway.asked[0][:2] == ("GET", "/admin/sessions/default/alice")
+
+
+async def test_sessions_are_read_to_the_last_page(gateways, client) -> None:
+    gateway, url = gateways[0]
+    pages = iter(
+        [
+            {"sessions": [SESSION], "next": "alice"},
+            {"sessions": [], "next": "bob"},
+            {"sessions": [SESSION | {"name": "c"}]},
+        ]
+    )
+    gateway.answer = lambda: web.json_response(next(pages))
+    found = await client(url).sessions("default", origin="cr")
+    assert [session.name for session in found] == ["alice", "c"]
+    asked = "/admin/sessions?namespace=default&limit=1000&origin=cr"
+    assert [path for _, path, _, _ in gateway.asked] == [asked, f"{asked}&after=alice", f"{asked}&after=bob"]
+
+
+async def test_a_session_is_put_as_its_resource_wants_it(gateways, client) -> None:
+    gateway, url = gateways[0]
+    gateway.answer = lambda: web.json_response(SESSION, status=201)
+    session = await client(url).put_session("default", "alice", SessionPut("u1", "default", bind=True))
+    assert session.uid == "u1"
+    method, path, _, body = gateway.asked[0]
+    assert (method, path) == ("PUT", "/admin/sessions/default/alice")
+    assert json.loads(body)["bind"] is True
+
+
+async def test_why_a_session_is_refused_can_be_told(gateways, client) -> None:
+    gateway, url = gateways[0]
+    problem = {"type": "session_closing", "status": 409, "detail": "gone", "reason": "idle_timeout", "closed": True}
+    gateway.answer = lambda: web.json_response(problem, status=409)
+    with pytest.raises(AdminRefused, match="gone") as caught:
+        await client(url).put_session("default", "alice", SessionPut("u1", "default"))
+    assert caught.value.type == "session_closing"
+    assert caught.value.members == {"status": 409, "reason": "idle_timeout", "closed": True}
+
+
+@pytest.mark.parametrize(("status", "deferred"), [(204, False), (202, True), (404, False)])
+async def test_closing_tells_whether_a_turn_ends_first(gateways, client, status, deferred) -> None:
+    gateway, url = gateways[0]
+    gateway.answer = lambda: web.Response(status=status)
+    assert await client(url).close_session("default", "alice", "u1") is deferred
+    assert gateway.asked[0][:2] == ("DELETE", "/admin/sessions/default/alice?uid=u1")
+
+
+async def test_a_worker_is_registered_by_its_pod(gateways, client) -> None:
+    gateway, url = gateways[0]
+    gateway.answer = lambda: web.json_response(VIEW)
+    worker = await client(url).register_worker(WorkerFound("w/1", "default", "default", "http://w"))
+    assert worker.id == "w/1.boot"
+    assert gateway.asked[0][:2] == ("POST", "/admin/workers")
+
+
+async def test_namespaces(gateways, client) -> None:
+    gateway, url = gateways[0]
+    gateway.answer = lambda: web.json_response({"namespaces": ["a", "b"]})
+    assert await client(url).namespaces() == ["a", "b"]
+
+
+async def test_changes_follow_a_cursor_until_it_is_gone(gateways, client) -> None:
+    gateway, url = gateways[0]
+    change = {"kind": "session", "name": "alice", "what": "worker_lost"}
+    gateway.answer = lambda: web.json_response({"cursor": "l:2", "changes": [change]})
+    changes = await client(url).changes("default", "l:1")
+    assert (changes.cursor, changes.changes) == ("l:2", [Change("session", "alice", "worker_lost")])
+    assert gateway.asked[0][1] == "/admin/changes?namespace=default&limit=1000&after=l:1"
+    gateway.answer = lambda: web.json_response({"type": "cursor_gone", "detail": "list again"}, status=410)
+    with pytest.raises(CursorGone, match="list again"):
+        await client(url).changes("default", "l:1")
+    gateway.answer = lambda: web.json_response({"type": "unauthorized", "detail": "who?"}, status=401)
+    with pytest.raises(AdminRefused) as caught:
+        await client(url).changes("default")
+    assert not isinstance(caught.value, CursorGone)

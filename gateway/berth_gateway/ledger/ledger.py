@@ -178,9 +178,11 @@ class Ledger:
         """Raises `NoSuchSession`."""
         return await self._named("session", namespace, name, SessionRecord)
 
-    async def sessions(self, namespace: str, *, after: str = "", limit: int = 100) -> SessionPage:
-        """Return sessions of the namespace by name, those greater than `after`."""
-        return await self._call("sessions", namespace, SessionPage, after=after, limit=limit)
+    async def sessions(
+        self, namespace: str, *, after: str = "", limit: int = 100, origin: Origin | None = None
+    ) -> SessionPage:
+        """Return sessions of the namespace by name, those greater than `after`; of one `origin`, fewer than `limit`."""
+        return await self._call("sessions", namespace, SessionPage, after=after, limit=limit, origin=origin)
 
     async def heads(self, namespace: str, name: str, *, uid: str) -> list[str]:
         """Return the head after 0, 1, … turns. Raises `NoSuchSession` (or another uid has the name), `HistoryLost`."""

@@ -9,10 +9,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from berth_api.admin import DeletionPolicy, Recovery
 from berth_api.public import OnWorkerFailure, Origin, State, Usage
 from berth_api.wire import FinishReason
 
-DeletionPolicy = Literal["Close", "Retain"]
 OrderMode = Literal["stop", "abort"]
 
 
@@ -52,10 +52,17 @@ class SessionRecord(Struct, frozen=True, kw_only=True):
     created: float
     last_active: float
     limits: Limits
+    closing: str | None = None
+    """Why it closes as soon as its turn ends."""
     suspended: bool = False
     """Its resource wants no turns on it now."""
     lost: bool = False
     """The ledger has less than its resource once saw: every turn is refused with `history_lost`."""
+    stranded: bool = False
+    """Its worker was lost while it held a slot or ran a turn there, and it has not come to another yet."""
+    recoveries: int = 0
+    """How often it was and did."""
+    last_recovery: Recovery | None = None
 
 
 class SessionPage(Struct, frozen=True, kw_only=True):

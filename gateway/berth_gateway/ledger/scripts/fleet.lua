@@ -13,6 +13,12 @@ for _, id in ipairs(call('SMEMBERS', key('fleet', args.name, 'workers'))) do
   end
 end
 total.namespace, total.name, total.fingerprint = namespace, args.name, fingerprint
-total.pending = call('ZCOUNT', key('fleet', args.name, 'waiting'), '(' .. int(now), '+inf')
-total.hibernated = math.max(call('SCARD', key('fleet', args.name, 'sessions')) - total.resident, 0)
+local waiting = call('ZRANGEBYSCORE', key('fleet', args.name, 'waiting'), '(' .. int(now), '+inf')
+total.pending = #waiting
+total.hibernated = call('SCARD', key('fleet', args.name, 'sessions')) - total.resident
+-- Where the only worker is suspect, turns wait whose sessions are resident there.
+for _, name in ipairs(waiting) do
+  if not worker(call('HGET', key('session', name), 'worker') or '') then total.hibernated = total.hibernated - 1 end
+end
+total.hibernated = math.max(total.hibernated, 0)
 return ok(total)

@@ -50,9 +50,10 @@ local function place(session)
   schedule(session)
 end
 
-local function limits()
+-- One that was retained is its resource's again: the uid says so.
+local function wishes()
   return {
-    idle_us = args.idle_us, hibernate_us = args.hibernate_us, max_tokens = args.max_tokens,
+    origin = args.origin, idle_us = args.idle_us, hibernate_us = args.hibernate_us, max_tokens = args.max_tokens,
     on_worker_failure = args.on_worker_failure, deletion_policy = args.deletion_policy,
     suspended = args.suspend and '1' or '',
   }
@@ -70,7 +71,7 @@ end
 if there and there.uid == args.uid then
   if args.origin == 'cr' then
     note_lost(there)
-    store(there, limits())
+    store(there, wishes())
     place(there)
   end
   return once({session = view(there, now), created = false, releases = releases})
@@ -108,8 +109,8 @@ if there then
 end
 local session = {name = args.name}
 for i, field in ipairs(FIELDS) do session[field] = i <= NUMBERS and 0 or '' end
-for field, value in pairs(limits()) do session[field] = value end
-session.uid, session.origin, session.fleet, session.fingerprint = args.uid, args.origin, fleet, fingerprint
+for field, value in pairs(wishes()) do session[field] = value end
+session.uid, session.fleet, session.fingerprint = args.uid, fleet, fingerprint
 session.created, session.last_active, session.fields, session.turns = now, now, #FIELDS, turns
 if turns > 0 then
   session.tokens = copy_turns(source, key('session', args.name), turns)

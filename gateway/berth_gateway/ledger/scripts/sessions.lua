@@ -5,6 +5,6 @@ local names = call('ZRANGEBYLEX', key('sessions'), from, '+', 'LIMIT', 0, args.l
 local more = #names > args.limit
 for i, name in ipairs(names) do
   local session = i <= args.limit and load(name)
-  if session then found[#found + 1] = view(session, now) end
+  if session and (not args.origin or session.origin == args.origin) then found[#found + 1] = view(session, now) end
 end
 return ok({sessions = found, next = more and names[args.limit] or nil})

@@ -1,16 +1,17 @@
 -- A session is one hash: these fields, and for each turn `turn:<i>` (packed ids), `input:<i>` (how many of them are input)
 -- and `head:<i>` (the head after it). All fields
 -- exist from `open` on and none is ever deleted: `fields` says how many there were, so that HLEN tells a lost turn.
--- `held` is the head that the worker's slot should hold; '' where it was wiped or is another's.
+-- `held` is the head that the worker's slot should hold; '' where it was wiped or is another's. `stranded` and
+-- `last_recovery` are msgpack: which worker was lost under it (until it comes to another), and how that went the last time.
 local FIELDS = {
   -- numbers
   'epoch', 'attempt', 'lease_until', 'input_tokens', 'moves', 'tokens', 'turns', 'created', 'last_active', 'idle_us',
-  'hibernate_us', 'max_tokens', 'fields',
+  'hibernate_us', 'max_tokens', 'fields', 'recoveries',
   -- texts
   'uid', 'origin', 'fleet', 'fingerprint', 'closing', 'suspended', 'lost', 'owner', 'holder', 'digest', 'order', 'head',
-  'held', 'worker', 'kin', 'on_worker_failure', 'deletion_policy', 'call', 'answer',
+  'held', 'worker', 'kin', 'on_worker_failure', 'deletion_policy', 'call', 'answer', 'stranded', 'last_recovery',
 }
-local NUMBERS = 13
+local NUMBERS = 14
 
 local function load(name)
   local values = call('HMGET', key('session', name), unpack(FIELDS))

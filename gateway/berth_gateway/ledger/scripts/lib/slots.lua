@@ -79,10 +79,37 @@ local function make_room(w, wanted)
   return release
 end
 
+-- That the worker is gone and the session knows it. A worker that was cordoned first was going anyway.
+local function lost_with(w_id, w)
+  return {from = w_id, reason = w and w.cordoned and 'drained' or 'worker_lost'}
+end
+
+local function strand(session, w)
+  store(session, {stranded = cmsgpack.pack(lost_with(w.id, w))})
+  changed('session', session.name, 'worker_lost')
+end
+
+-- The session comes to `w`. Where it comes from a worker that went under it, that is a recovery; whoever wiped or
+-- suspended it in between had taken it off that worker before.
+local function recover(session, w)
+  local lost
+  if session.stranded ~= '' then
+    lost = cmsgpack.unpack(session.stranded)
+    store(session, {stranded = ''})
+  elseif session.worker ~= '' then
+    lost = lost_with(session.worker, worker(session.worker))
+  end
+  if lost and lost.from ~= w.id then
+    lost.to, lost.at = w.id, clock() / 1e6
+    store(session, {recoveries = session.recoveries + 1, last_recovery = cmsgpack.pack(lost)})
+  end
+end
+
 -- Gives the session a slot of `w`, running until `lease_until` or idle since `last_active` (the other nil). Returns
 -- the release of the session that had to make room.
 local function bind(session, w, lease_until, last_active)
   local release
+  recover(session, w)
   if session.worker ~= w.id then
     unbind(session)
     release = make_room(w, 1)

@@ -57,7 +57,7 @@ local function finish(session, outcome, now)
     schedule(session)
     answer.release = make_room(w, 0) -- turns beyond the slots were queued there: their sessions cannot all stay
   else
-    answer.release = unbind(session, 'hibernated')
+    answer.release = unbind(session, session.suspended == '' and 'hibernated' or 'suspended')
     schedule(session)
   end
   return answer

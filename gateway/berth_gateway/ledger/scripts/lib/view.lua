@@ -10,7 +10,9 @@ local function view(session, now)
     fingerprint = session.fingerprint, state = state, head = session.head, turns = session.turns,
     tokens = session.tokens, epoch = session.epoch, worker = text(session.worker),
     turn = leased(session, now) and session.owner or nil, created = session.created / 1e6,
-    last_active = session.last_active / 1e6, suspended = session.suspended ~= '', lost = session.lost ~= '',
+    last_active = session.last_active / 1e6, closing = text(session.closing), suspended = session.suspended ~= '',
+    lost = session.lost ~= '', stranded = session.stranded ~= '', recoveries = session.recoveries,
+    last_recovery = session.last_recovery ~= '' and cmsgpack.unpack(session.last_recovery) or nil,
     limits = {
       idle_timeout_s = seconds(session.idle_us), hibernate_after_s = seconds(session.hibernate_us),
       max_tokens = positive(session.max_tokens), on_worker_failure = session.on_worker_failure,
