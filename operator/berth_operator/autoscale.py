@@ -18,9 +18,7 @@ class Bounds:
     least: int
     most: int
     buffer_slots: int
-    """Free slots to keep ready for sessions to come."""
-    stabilization_s: float
-    """A lower number must have been right for so long before it is followed."""
+    """Free slots to keep ready for sessions to come. With any, there is always a worker."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,8 @@ class Demand:
 
 
 def wanted(bounds: Bounds, slots: int, demand: Demand) -> int:
-    """Return the number of workers with `slots` slots each that the load wants now.
-
-    A fleet that nobody uses goes to its least, free slots or not: that is how it gets to zero.
-    """
+    """Return the number of workers with `slots` slots each that the load wants now."""
     used = demand.held + demand.waiting
-    if used == 0:
-        return bounds.least
     return max(bounds.least, min(bounds.most, math.ceil((used + bounds.buffer_slots) / slots)))
 
 

@@ -4,6 +4,9 @@ FleetError
 ├── AdminUnavailable     no gateway answers (the plan fails static)
 ├── AdminRefused         a gateway answers no: asking again will not help
 │   └── CursorGone       the changes since then are not all known any more: list again
+├── ClusterUnavailable   the API server does not answer, or cannot now
+├── ClusterRefused       the API server answers no: asking again will not help
+│   └── ClusterConflict  something of that name, or with another uid, is there
 ├── ChildFailed          a process ended before it was ready
 ├── StateDirInUse        another fleet lives in the state directory
 ├── StateDirUnusable     it cannot be made, read or written
@@ -36,6 +39,22 @@ class AdminRefused(FleetError):
 
 class CursorGone(AdminRefused):
     """A cursor of `changes` is too old, or of another ledger."""
+
+
+class ClusterUnavailable(FleetError):
+    """The API server could not be asked."""
+
+
+class ClusterRefused(FleetError):
+    """The API server refused a call; `status` is HTTP's."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ClusterConflict(ClusterRefused):
+    """What is there is not what the call was meant for."""
 
 
 class ChildFailed(FleetError):

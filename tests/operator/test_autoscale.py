@@ -6,8 +6,8 @@ import pytest
 
 from berth_operator.autoscale import Bounds, Demand, Stabilizer, wanted
 
-BOUNDS = Bounds(least=1, most=5, buffer_slots=2, stabilization_s=300.0)
-TO_ZERO = Bounds(least=0, most=5, buffer_slots=2, stabilization_s=300.0)
+BOUNDS = Bounds(least=1, most=5, buffer_slots=2)
+TO_ZERO = Bounds(least=0, most=5, buffer_slots=0)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,10 @@ def test_slots_in_use_and_the_buffer_decide(held: int, waiting: int, workers: in
 def test_an_unused_fleet_goes_to_zero_and_the_first_waiting_turn_wakes_it() -> None:
     assert wanted(TO_ZERO, 8, Demand(0, 0)) == 0
     assert wanted(TO_ZERO, 8, Demand(0, 1)) == 1
+
+
+def test_a_buffer_keeps_a_worker() -> None:
+    assert wanted(Bounds(least=0, most=5, buffer_slots=1), 8, Demand(0, 0)) == 1
 
 
 class TestStabilizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from berth_api.admin import WorkerPut, WorkerView
+from berth_api.admin import WorkerPut
 from berth_operator.admin_client import AdminClient
 from berth_operator.errors import AdminRefused, AdminUnavailable
 from berth_operator.local.events import Event, Problem, WorkerUp
@@ -16,7 +16,6 @@ from berth_operator.model import (
     Cordon,
     Drop,
     Fleet,
-    FleetKey,
     Kill,
     Place,
     Ready,
@@ -29,14 +28,12 @@ from berth_operator.model import (
 )
 from berth_operator.plan import plan
 from berth_operator.policy import Policy
-from berth_operator.since import since
+from berth_operator.roster import Roster
 
 
 class Reconciler:
-    """One fleet's workers.
-
-    `registered` is the gateways' view at the last step, None while they do not answer. `refusal` is why they refused a
-    worker then, where nothing was done that may change their mind.
+    """One fleet's workers. `refusal` is why the gateways refused one at the last step, where nothing was done that may
+    change their mind.
     """
 
     def __init__(
@@ -49,18 +46,21 @@ class Reconciler:
         admin: AdminClient,
         report: Callable[[Event], None],
     ) -> None:
-        self.registered: tuple[Registration, ...] | None = None
         self.refusal: AdminRefused | None = None
         self._fleet = fleet
         self._policy = policy
         self._workers = workers
         self._health = health
         self._admin = admin
+        self._roster = Roster(admin, _now)
         self._report = report
         self._announced: set[str] = set()
         self._refused: set[str] = set()
-        self._idle: dict[str, float] = {}
-        self._cordoned: dict[str, float] = {}
+
+    @property
+    def registered(self) -> tuple[Registration, ...] | None:
+        """The gateways' view at the last step, None while they do not answer."""
+        return self._roster.registered
 
     def replace_dead(self) -> None:
         """Start what is missing, without asking anybody."""
@@ -69,9 +69,9 @@ class Reconciler:
 
     async def step(self) -> None:
         """Bring the workers one step nearer to what is wanted, and the gateways' view nearer to the workers."""
-        self.registered = await self._look()
+        registered = await self._roster.look()
         now = _now()
-        actions = plan([self._fleet], self._seen(now, self.registered), self._policy)
+        actions = plan([self._fleet], self._seen(now, registered), self._policy)
         # At once, while the plan is true of the present; the gateways may then take their time.
         self._act(actions, now)
         await self._tell(actions)
@@ -79,29 +79,6 @@ class Reconciler:
     def _seen(self, now: float, registered: tuple[Registration, ...] | None) -> Seen:
         instances = self._workers.instances(self._health.unhealthy)
         return Seen(now, tuple(instances), registered, self._workers.restarts)
-
-    async def _look(self) -> tuple[Registration, ...] | None:
-        try:
-            views = await self._admin.workers()
-        except (AdminUnavailable, AdminRefused):
-            return None
-        now = _now()
-        self._idle = since(self._idle, (view.id for view in views if not view.running), now)
-        self._cordoned = since(self._cordoned, (view.id for view in views if view.cordoned), now)
-        return tuple(self._registration(view) for view in views)
-
-    def _registration(self, view: WorkerView) -> Registration:
-        return Registration(
-            FleetKey(view.namespace, view.fleet),
-            view.id,
-            view.url,
-            view.cordoned,
-            running=len(view.running),
-            resident=len(view.idle),
-            waiting=view.waiting,
-            idle_since=self._idle.get(view.id),
-            cordoned_since=self._cordoned.get(view.id),
-        )
 
     def _act(self, actions: Iterable[Action], now: float) -> None:
         for action in actions:

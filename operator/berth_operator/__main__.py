@@ -1,0 +1,105 @@
+"""`python -m berth_operator`: the operator on Kubernetes. Flags to settings, one event loop, one ready line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from berth_operator.errors import FleetError
+from berth_operator.kube.app import running
+from berth_operator.kube.settings import KubeSettings, PodSettings, Times
+from berth_operator.logs import configure
+
+
+def parser() -> argparse.ArgumentParser:
+    times = Times()
+    flags = argparse.ArgumentParser(
+        prog="python -m berth_operator", description="Keeps InferenceFleets and StreamingSessions as wanted."
+    )
+    flags.add_argument(
+        "--gateway-admin", action="append", required=True, metavar="URL", help="an admin port; repeatable"
+    )
+    flags.add_argument("--admin-token-file", type=Path, required=True, help="the admin ports' bearer token")
+    flags.add_argument("--worker-image", required=True, help="of workers whose fleet names none")
+    flags.add_argument(
+        "--worker-token-secret", required=True, metavar="NAME", help="Secret beside each fleet, with the key `token`"
+    )
+    flags.add_argument("--kubeconfig", metavar="PATH", help="default: the service account, else the user's own")
+    flags.add_argument(
+        "--namespace", action="append", default=[], help="where to work; repeatable (default: everywhere)"
+    )
+    flags.add_argument("--host", default="127.0.0.1", help="of probes and metrics")
+    flags.add_argument("--port", type=int, default=8082, help="of probes and metrics; 0 picks a free one")
+    flags.add_argument("--resync-s", type=_positive, default=times.resync_s)
+    flags.add_argument("--absent-s", type=_positive, default=times.absent_s)
+    flags.add_argument("--session-status-s", type=_positive, default=times.session_status_s)
+    flags.add_argument("--unreachable-s", type=_positive, default=times.unreachable_s)
+    flags.add_argument("--start-s", type=_positive, default=times.start_s)
+    flags.add_argument("--log-format", choices=("json", "console"), default="json")
+    return flags
+
+
+def settings_of(options: argparse.Namespace) -> KubeSettings:
+    """Raises `ValueError` or `OSError` for what cannot work."""
+    token = options.admin_token_file.read_text(encoding="utf-8").strip()
+    if not token:
+        raise ValueError(f"{options.admin_token_file} holds no token")
+    for url in options.gateway_admin:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"--gateway-admin {url}: must begin with http:// or https://")
+    return KubeSettings(
+        gateways=tuple(url.rstrip("/") for url in options.gateway_admin),
+        admin_token=token,
+        pods=PodSettings(options.worker_image, options.worker_token_secret),
+        namespaces=tuple(options.namespace),
+        kubeconfig=options.kubeconfig,
+        host=options.host,
+        port=options.port,
+        times=Times(
+            resync_s=options.resync_s,
+            absent_s=options.absent_s,
+            session_status_s=options.session_status_s,
+            unreachable_s=options.unreachable_s,
+            start_s=options.start_s,
+        ),
+    )
+
+
+async def run(settings: KubeSettings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    async with running(settings) as operator:
+
+        def ready() -> None:
+            line = {"event": "ready", "url": operator.url, "pid": os.getpid()}
+            print(json.dumps(line), flush=True)  # noqa: T201 - the line that whoever started us waits for
+
+        await operator.run(ready)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    flags = parser()
+    options = flags.parse_args(arguments)
+    try:
+        settings = settings_of(options)
+        configure(options.log_format)
+        uvloop.run(run(settings))
+    except (OSError, ValueError, FleetError) as error:
+        flags.exit(1, f"berth_operator: {error}\n")
+    return 0
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""From pods to the plan's instances, and to what keeps those from serving that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from berth_operator.kube import labels
+from berth_operator.kube.pods import PORT
+from berth_operator.kube.store import Body
+from berth_operator.model import Instance, Ready
+
+MESSAGE_MOST = 1000
+"""Characters of a container's last words: enough for an error, not a log."""
+
+
+class Heard(NamedTuple):
+    """A worker's word, and the start of its container that gave it: another start is another worker."""
+
+    start: str
+    ready: Ready
+
+
+class Trouble(NamedTuple):
+    """Why a pod does not serve: a reason for programs and the cluster's own words for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What an observer takes the time by."""
+
+    now: float
+    gone_s: float
+    """How long after its grace period a pod is given up whose node says nothing."""
+
+
+def ended(pod: Body) -> bool:
+    """Whether a pod is over and will not run again: it is only an object any more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def url_of(pod: Body) -> str | None:
+    """Return where its worker listens; None while it has no address."""
+    address = pod.get("status", {}).get("podIP")
+    if not address:
+        return None
+    return f"http://[{address}]:{PORT}" if ":" in address else f"http://{address}:{PORT}"
+
+
+def start_of(pod: Body) -> str | None:
+    """Name the present start of its container; None while that does not run."""
+    worker = _worker(pod)
+    if worker is None or "running" not in worker.get("state", {}):
+        return None
+    return f"{worker.get('containerID', '')}@{worker['state']['running'].get('startedAt', '')}"
+
+
+def is_ready(pod: Body) -> bool:
+    """Whether its machine says that the worker answers."""
+    return _condition(pod, "Ready").get("status") == "True"
+
+
+def instance(pod: Body, node: Body | None, heard: Mapping[str, Heard], owner: str | None, clock: Clock) -> Instance:
+    """Return the pod as the plan sees it. `owner` is the uid of the fleet; a pod of another one is on its way out.
+
+    Raises ValueError for a pod that is none of ours.
+    """
+    meta = pod["metadata"]
+    place = labels.place_of(pod)
+    if place is None:
+        raise ValueError(f"pod {meta['namespace']}/{meta['name']} has none of our labels")
+    start, word = start_of(pod), heard.get(meta["uid"])
+    ready = word.ready if word is not None and word.start == start else None
+    silent_since = _silent_since(node)
+    told_at = _time(meta.get("deletionTimestamp"))
+    scheduled = _condition(pod, "PodScheduled")
+    return Instance(
+        place,
+        meta["uid"],
+        # Waiting for a machine is not the worker's fault: its time to start begins on one.
+        started_at=_time(scheduled.get("lastTransitionTime")) or clock.now
+        if scheduled.get("status") == "True"
+        else clock.now,
+        ready=ready,
+        unhealthy_since=_unhealthy_since(pod, silent_since) if ready else None,
+        stopping=told_at is not None or owner not in _owners(pod),
+        running=start is not None or silent_since is not None,
+        unreachable=silent_since is not None,
+        given_up=told_at is not None and silent_since is not None and clock.now - told_at >= clock.gone_s,
+    )
+
+
+def trouble(pod: Body) -> Trouble | None:
+    """Return what keeps a pod from serving, as far as that is more than patience."""
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        return Trouble("Unschedulable", scheduled.get("message", "no node fits"))
+    status = pod.get("status", {})
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        waiting = container.get("state", {}).get("waiting", {})
+        reason, words = waiting.get("reason", ""), waiting.get("message", "")
+        if "Image" in reason:
+            return Trouble("ImagePull", f"{reason}: {words}"[:MESSAGE_MOST])
+        if reason.endswith("Error"):
+            return Trouble("PodConfig", f"{reason}: {words}"[:MESSAGE_MOST])
+        over = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated") or {}
+        if over.get("exitCode") and not container.get("ready"):
+            last = (over.get("message") or over.get("reason") or "").strip().splitlines()
+            said = last[-1] if last else "no last words"
+            return Trouble("ModelLoadFailed", f"exit status {over['exitCode']}: {said}"[:MESSAGE_MOST])
+    return None
+
+
+def _worker(pod: Body) -> Body | None:
+    statuses = pod.get("status", {}).get("containerStatuses", ())
+    return next((each for each in statuses if each["name"] == "worker"), None)
+
+
+def _condition(body: Body, type_: str) -> Body:
+    conditions = body.get("status", {}).get("conditions", ())
+    return next((each for each in conditions if each["type"] == type_), {})
+
+
+def _owners(pod: Body) -> list[str]:
+    return [owner["uid"] for owner in pod["metadata"].get("ownerReferences", ())]
+
+
+def _silent_since(node: Body | None) -> float | None:
+    """Return since when a node has not been ready. One that is not known is a pod's that has none yet."""
+    ready = _condition(node, "Ready") if node is not None else {}
+    return None if ready.get("status") in ("True", None) else _time(ready.get("lastTransitionTime"))
+
+
+def _unhealthy_since(pod: Body, silent_since: float | None) -> float | None:
+    ready = _condition(pod, "Ready")
+    if ready.get("status") == "False":
+        return _time(ready.get("lastTransitionTime"))
+    return silent_since
+
+
+def _time(text: Any) -> float | None:
+    """Return an RFC 3339 time in seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp() if text else None

@@ -1,0 +1,166 @@
+"""One look at a session: tell the gateways what its resource wants, and the resource what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import structlog
+from pydantic import ValidationError
+
+from berth_api.admin import AdminSession, SessionPut
+from berth_api.crd import SessionSpec, SessionStatus, StreamingSession, seconds
+from berth_operator.admin_client import AdminClient
+from berth_operator.errors import AdminRefused
+from berth_operator.kube.cluster import Cluster
+from berth_operator.kube.ledger_view import LedgerView
+from berth_operator.kube.metrics import Metrics
+from berth_operator.kube.notices import Notice, tell
+from berth_operator.kube.session_status import FleetWord, Refusal, condition, judge, reason
+from berth_operator.kube.status_writer import StatusWriter
+from berth_operator.kube.store import Body, Key, Store
+from berth_operator.model import FleetKey
+
+log = structlog.get_logger("berth_operator.sessions")
+
+WORTH_TELLING: dict[str, Literal["Normal", "Warning"]] = {
+    "HistoryLost": "Warning",
+    "NameConflict": "Warning",
+    "FleetNotFound": "Warning",
+    "Refused": "Warning",
+    "IdleTimeout": "Normal",
+}
+"""Reasons of a session's Ready that somebody should read about; the others come and go by themselves."""
+
+
+class Answer(NamedTuple):
+    """What the gateways have for a resource: a session, or why there is none."""
+
+    record: AdminSession | None
+    refusal: Refusal | None
+
+
+class Sessions:
+    """`word(fleet)` says how its fleet is; `pod_of(namespace, worker id)` names a worker's pod."""
+
+    def __init__(
+        self,
+        store: Store,
+        cluster: Cluster,
+        *,
+        admin: AdminClient,
+        ledger: LedgerView,
+        writer: StatusWriter,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        word: Callable[[FleetKey], FleetWord],
+        pod_of: Callable[[str, str], str],
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._admin = admin
+        self._ledger = ledger
+        self._writer = writer
+        self._metrics = metrics
+        self._clock = clock
+        self._word = word
+        self._pod_of = pod_of
+
+    async def look(self, key: Key) -> float | None:
+        """Return in how many seconds to look again. Raises AdminUnavailable while nobody can say how the session is."""
+        body = self._store.get("session", key)
+        if body is None or not self._ledger.knows(key.namespace):
+            return None
+        try:
+            resource = StreamingSession.model_validate(body)
+        except ValidationError as error:
+            log.warning("a resource makes no sense", session=str(key), error=str(error))
+            return None
+        answer = await self._wish(key, body["metadata"]["uid"], resource)
+        now = self._clock()
+        status = judge(
+            generation=resource.metadata["generation"],
+            record=answer.record,
+            refusal=answer.refusal,
+            fleet=self._word(FleetKey(key.namespace, resource.spec.fleet)),
+            pod_of=lambda worker: self._pod_of(key.namespace, worker),
+            before=resource.status,
+            now=now,
+        )
+        # Before the status: whoever is killed between the two tells it again, and is told that it is known.
+        await self._tell(body, resource, status, now)
+        return await self._writer.write(body, status)
+
+    async def close(self, lost: tuple[Key, str]) -> None:
+        """The resource of that uid is gone: so is its session, or it stays as its deletionPolicy says."""
+        key, uid = lost
+        await self._admin.close_session(*key, uid)
+        self._writer.forget(uid)
+
+    async def _wish(self, key: Key, uid: str, resource: StreamingSession) -> Answer:
+        """Have the ledger's session as the resource wants it; ask only where it is not so already."""
+        known = self._ledger.get(key)
+        record = known if known is not None and known.uid == uid else None
+        if record is not None and not _differs(record, resource.spec):
+            return Answer(record, None)
+        try:
+            found = await self._admin.put_session(*key, _put(uid, resource, record))
+        except AdminRefused as error:
+            return Answer(None, Refusal(error.type, str(error), str(error.members.get("reason", ""))))
+        self._ledger.learned(key, found)
+        return Answer(found, None)
+
+    async def _tell(self, body: Body, resource: StreamingSession, status: SessionStatus, now: float) -> None:
+        before, ready = resource.status, condition(status, "Ready")
+        last, count = status.last_recovery, status.recoveries or 0
+        new = count - ((before.recoveries if before else None) or 0)
+        if new > 0 and last is not None:
+            self._metrics.recovered(body["metadata"]["namespace"], resource.spec.fleet, last.reason, new)
+            message = f"went on at {last.to} after {last.from_} was lost or drained ({last.reason}); recovery {count}"
+            await tell(self._cluster, body, Notice("Normal", "Recovered", message), now)
+        kind = WORTH_TELLING.get(ready.reason)
+        if kind is not None and ready.reason != reason(before):
+            await tell(self._cluster, body, Notice(kind, ready.reason, ready.message), now)
+
+
+def _differs(record: AdminSession, spec: SessionSpec) -> bool:
+    """Whether the ledger's session is not what the spec says, or has lost its worker and wants another."""
+    settings = (
+        record.idle_timeout_s,
+        record.hibernate_after_s,
+        record.max_tokens,
+        record.on_worker_failure,
+        record.deletion_policy,
+        record.suspended,
+    )
+    return record.stranded or settings != _settings(spec)
+
+
+def _settings(spec: SessionSpec) -> tuple[object, ...]:
+    return (
+        seconds(spec.idle_timeout) if spec.idle_timeout else None,
+        seconds(spec.hibernate_after) if spec.hibernate_after else None,
+        spec.max_tokens,
+        spec.on_worker_failure.lower(),
+        spec.deletion_policy,
+        spec.suspend,
+    )
+
+
+def _put(uid: str, resource: StreamingSession, record: AdminSession | None) -> SessionPut:
+    """A slot is asked for where the session is new, has lost its own, or was suspended; later its turns do that."""
+    spec = resource.spec
+    history = resource.status.history if resource.status else None
+    return SessionPut(
+        uid=uid,
+        fleet=spec.fleet,
+        idle_timeout_s=seconds(spec.idle_timeout) if spec.idle_timeout else None,
+        hibernate_after_s=seconds(spec.hibernate_after) if spec.hibernate_after else None,
+        max_tokens=spec.max_tokens,
+        deletion_policy=spec.deletion_policy,
+        on_worker_failure="abort" if spec.on_worker_failure == "Abort" else "continue",
+        suspend=spec.suspend,
+        bind=not spec.suspend and (record is None or record.stranded or record.suspended),
+        head=history.head if history else None,
+        turns=history.turns if history else None,
+    )

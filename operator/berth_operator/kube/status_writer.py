@@ -1,0 +1,75 @@
+"""Writes statuses, and only what has changed, and not too often: the API server is not a place for what moves fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from berth_api.crd import FleetStatus, SessionStatus
+from berth_operator.errors import ClusterRefused
+from berth_operator.kube.cluster import Cluster
+from berth_operator.kube.store import Body, Key, Kind, Store
+
+SLOW = ("history",)
+"""Members that alone are no reason to write soon."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Least seconds between two writes to one object: of any change, and of one that only concerns what is SLOW."""
+
+    any_s: float
+    slow_s: float
+
+
+class StatusWriter:
+    """One a kind. Keeps when it wrote to each object; after a restart, the slow members wait for their time anew."""
+
+    def __init__(self, kind: Kind, cluster: Cluster, store: Store, pace: Pace, clock: Callable[[], float]) -> None:
+        self._kind = kind
+        self._cluster = cluster
+        self._store = store
+        self._pace = pace
+        self._clock = clock
+        self._began = clock()
+        self._wrote: dict[str, float] = {}
+
+    async def write(self, body: Body, status: FleetStatus | SessionStatus) -> float | None:
+        """Make the object's status so; return in how many seconds to ask again where it is too early for that.
+
+        An object that is not there any more, or under another uid, has nothing written.
+        """
+        wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        change = difference(body.get("status") or {}, wanted)
+        if not change:
+            return None
+        uid, now = body["metadata"]["uid"], self._clock()
+        early = self._early_s(uid, change, body, now)
+        if early > 0:
+            return early
+        key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
+        try:
+            written = await self._cluster.patch_status(self._kind, *key, uid=uid, status=change)
+        except ClusterRefused as error:
+            if error.status in (404, 409):
+                return None
+            raise
+        self._wrote[uid] = now
+        self._store.wrote(self._kind, written)
+        return None
+
+    def forget(self, uid: str) -> None:
+        self._wrote.pop(uid, None)
+
+    def _early_s(self, uid: str, change: Body, body: Body, now: float) -> float:
+        first = not body.get("status", {}).get("history")
+        if set(change) <= set(SLOW) and not first:
+            return self._wrote.get(uid, self._began) + self._pace.slow_s - now
+        return self._wrote[uid] + self._pace.any_s - now if uid in self._wrote else 0.0
+
+
+def difference(before: Body, wanted: Body) -> dict[str, Any]:
+    """Return the members to set; None for those to remove, which is what a merge patch has for it."""
+    gone: dict[str, Any] = {name: None for name in before if name not in wanted}
+    return gone | {name: value for name, value in wanted.items() if before.get(name) != value}
