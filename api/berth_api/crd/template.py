@@ -46,7 +46,7 @@ class EnvVar(Part):
     )
     name: Annotated[
         str,
-        Field(min_length=1, max_length=128),
+        Field(max_length=128),
         matching("^[A-Za-z_][A-Za-z0-9_]*$", "must be letters, digits and _, with no digit first"),
     ]
     """Its name."""
@@ -82,7 +82,7 @@ class PodTemplate(Part):
     image: (
         Annotated[
             str,
-            Field(min_length=1, max_length=512),
+            Field(max_length=512),
             matching(r"^[^\s]+$", "must be an image's reference, without blanks"),
         ]
         | None
