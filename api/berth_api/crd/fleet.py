@@ -233,7 +233,7 @@ class InferenceFleet(Resource):
     """One model served by identical workers, on which sessions of the same namespace keep their KV."""
 
     model_config = ConfigDict(
-        json_schema_extra=ruled(Rule(f"self.metadata.name.matches(r'{_NAME}')", f"a fleet's name {_NAME_MESSAGE}"))
+        json_schema_extra=ruled(Rule(f"self.metadata.name.matches(r'{_NAME}')", _NAME_MESSAGE, "metadata.name"))
     )
     api_version: Literal["berth.dev/v1alpha1"] = API_VERSION
     kind: Literal["InferenceFleet"] = "InferenceFleet"

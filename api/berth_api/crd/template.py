@@ -19,7 +19,12 @@ OPERATORS_ENV = ("HF_TOKEN", "POD_IP", "POD_UID")
 OPERATORS_LABELS = ("app.kubernetes.io/managed-by", "app.kubernetes.io/name")
 """Labels the operator sets itself, beside all of berth.dev/."""
 
-_KEYS = Rule("self.all(key, size(key) > 0 && size(key) <= 317)", "a key has 1 to 317 characters")
+_KEY = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+_KEYS = Rule(
+    f"self.all(key, key.matches(r'{_KEY}'))",
+    "a key is 1 to 63 letters, digits, -, _ and ., with a letter or a digit at both ends; and before it, if at all, "
+    "a domain and a slash",
+)
 _OWN_KEYS = Rule("self.all(key, !key.startsWith('berth.dev/'))", "keys under berth.dev/ are the operator's")
 _OWN_LABELS = Rule(
     f"self.all(key, !(key in {list(OPERATORS_LABELS)}))",
