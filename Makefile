@@ -13,7 +13,7 @@ MINUTES ?= 60
 EXAMPLES ?= 10000
 RUNS ?= 20
 
-.PHONY: help demo test lint crds bench soak soak-worker soak-programs soak-matrix lock clean
+.PHONY: help demo test test-cluster lint crds bench soak soak-worker soak-programs soak-matrix lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ demo: $(READY) ## a conversation that survives the death of its worker (about a 
 
 test: $(READY) ## unit, component and whole-fleet tests (minutes)
 	@$(BIN)/pytest -q -n 2 --dist loadfile
+
+test-cluster: $(READY) ## on a real Kubernetes control plane (minutes, and a long build the first time)
+	@$(BIN)/pytest -q tests/cluster
 
 lint: $(READY) ## ruff, mypy --strict, import-linter, layout
 	@$(BIN)/ruff format --check .
