@@ -13,7 +13,7 @@ MINUTES ?= 60
 EXAMPLES ?= 10000
 RUNS ?= 20
 
-.PHONY: help demo test test-cluster lint bench soak soak-worker soak-programs soak-matrix lock clean
+.PHONY: help demo test test-cluster lint crds bench soak soak-worker soak-programs soak-matrix lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ lint: $(READY) ## ruff, mypy --strict, import-linter, layout
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@bash .ci/layout
+
+crds: $(READY) ## write crds/*.yaml anew from api/berth_api/crd
+	@$(BIN)/python -m berth_api.crd crds
 
 bench: $(READY) ## what things cost, side by side in one run; writes build/bench
 	@$(BIN)/python tests/bench/run.py

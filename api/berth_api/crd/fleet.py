@@ -9,13 +9,14 @@ from pydantic import ConfigDict, Field
 from berth_api.crd.base import API_VERSION, Part, Report, Resource, Rule, ruled
 from berth_api.crd.status import Conditions, Count, Generation
 from berth_api.crd.template import PodTemplate
-from berth_api.crd.values import Checked, Duration, ObjectName, matching
+from berth_api.crd.values import FLEET_NAME_MAX, LABEL_FORM, Checked, Duration, ObjectName, matching
 
 WORKERS_MAX = 5000
 """Workers of a fleet: as many as a large cluster has nodes."""
 SLOTS_MAX = 1 << 16
 """Slots of a worker, as its own flag has it."""
 
+_NAME, _NAME_MESSAGE = LABEL_FORM
 Workers = Annotated[int, Field(ge=0, le=WORKERS_MAX)]
 Tokens = Annotated[int, Field(ge=1, le=1 << 30)]
 
@@ -34,7 +35,7 @@ class PvcModel(Part):
     """The PersistentVolumeClaim, in the fleet's namespace; mounted read-only."""
     path: Annotated[
         str,
-        Field(min_length=1, max_length=1024),
+        Field(max_length=1024),
         Checked(Rule("self.startsWith('/') && !self.split('/').exists(part, part in ['.', '..'])", _PATH), _check_path),
     ] = "/"
     """The checkpoint's folder within the volume."""
@@ -47,7 +48,7 @@ class SecretKeyRef(Part):
     """The Secret, in the fleet's namespace."""
     key: Annotated[
         str,
-        Field(min_length=1, max_length=253),
+        Field(max_length=253),
         matching("^[A-Za-z0-9._-]+$", "must be letters, digits, -, _ and ."),
     ] = "token"
     """The key within it."""
@@ -58,7 +59,7 @@ class HuggingFaceModel(Part):
 
     repo: Annotated[
         str,
-        Field(min_length=1, max_length=193),
+        Field(max_length=193),
         matching(
             "^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$", "must be a repository such as Qwen/Qwen3-8B"
         ),
@@ -66,7 +67,7 @@ class HuggingFaceModel(Part):
     """The repository, such as Qwen/Qwen3-8B."""
     revision: Annotated[
         str,
-        Field(min_length=1, max_length=255),
+        Field(max_length=255),
         matching("^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", "must be a commit, a tag or a branch"),
     ]
     """A commit's hash, best: workers that start at different times must find the same files. A tag or a branch works
@@ -89,7 +90,7 @@ class ModelSource(Part):
     builtin: (
         Annotated[
             str,
-            Field(min_length=1, max_length=63),
+            Field(max_length=63),
             matching("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "must be a built-in model's name, such as berth-tiny"),
         ]
         | None
@@ -231,9 +232,14 @@ class FleetStatus(Report):
 class InferenceFleet(Resource):
     """One model served by identical workers, on which sessions of the same namespace keep their KV."""
 
+    model_config = ConfigDict(
+        json_schema_extra=ruled(Rule(f"self.metadata.name.matches(r'{_NAME}')", _NAME_MESSAGE, "metadata.name"))
+    )
     api_version: Literal["berth.dev/v1alpha1"] = API_VERSION
     kind: Literal["InferenceFleet"] = "InferenceFleet"
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = Field(
+        json_schema_extra={"properties": {"name": {"type": "string", "maxLength": FLEET_NAME_MAX}}}
+    )
     spec: FleetSpec
     """What is wanted."""
     status: FleetStatus | None = None

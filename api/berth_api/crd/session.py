@@ -16,7 +16,12 @@ class SessionSpec(Part):
 
     model_config = ConfigDict(
         json_schema_extra=ruled(
-            Rule("self.fleet == oldSelf.fleet", "fleet cannot be changed: a session belongs to it for life", "fleet"),
+            Rule(
+                # Guarded although a default fills it: the default of the whole spec is held to the rule as it stands.
+                "!has(oldSelf.fleet) || has(self.fleet) && self.fleet == oldSelf.fleet",
+                "fleet cannot be changed: a session belongs to it for life",
+                "fleet",
+            ),
             Rule(
                 "!has(self.hibernateAfter) || !has(self.idleTimeout) || "
                 "duration(self.hibernateAfter) < duration(self.idleTimeout)",

@@ -9,7 +9,7 @@ from pydantic import Field
 from berth_api.crd.base import Report, keyed_by
 
 Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
-Generation = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
+Generation = Annotated[int, Field(ge=0, le=1 << 53)]
 Count = Annotated[int, Field(ge=0, le=1 << 31)]
 
 

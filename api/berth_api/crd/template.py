@@ -19,7 +19,12 @@ OPERATORS_ENV = ("HF_TOKEN", "POD_IP", "POD_UID")
 OPERATORS_LABELS = ("app.kubernetes.io/managed-by", "app.kubernetes.io/name")
 """Labels the operator sets itself, beside all of berth.dev/."""
 
-_KEYS = Rule("self.all(key, size(key) > 0 && size(key) <= 317)", "a key has 1 to 317 characters")
+_KEY = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+_KEYS = Rule(
+    f"self.all(key, key.matches(r'{_KEY}'))",
+    "a key is 1 to 63 letters, digits, -, _ and ., with a letter or a digit at both ends; and before it, if at all, "
+    "a domain and a slash",
+)
 _OWN_KEYS = Rule("self.all(key, !key.startsWith('berth.dev/'))", "keys under berth.dev/ are the operator's")
 _OWN_LABELS = Rule(
     f"self.all(key, !(key in {list(OPERATORS_LABELS)}))",
@@ -46,7 +51,7 @@ class EnvVar(Part):
     )
     name: Annotated[
         str,
-        Field(min_length=1, max_length=128),
+        Field(max_length=128),
         matching("^[A-Za-z_][A-Za-z0-9_]*$", "must be letters, digits and _, with no digit first"),
     ]
     """Its name."""
@@ -82,7 +87,7 @@ class PodTemplate(Part):
     image: (
         Annotated[
             str,
-            Field(min_length=1, max_length=512),
+            Field(max_length=512),
             matching(r"^[^\s]+$", "must be an image's reference, without blanks"),
         ]
         | None

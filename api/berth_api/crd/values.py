@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from berth_api.crd.base import RULES, Rule
+from berth_api.crd.base import Rule, ruled
 
 LONGEST_H = 8760
 """Hours of the longest duration: a year, as in the gateway's interface."""
@@ -53,7 +53,7 @@ class Checked:
         return core_schema.no_info_after_validator_function(self._pass, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(schema) | {RULES: [self.rule.schema()]}
+        return handler(schema) | ruled(self.rule)
 
     def _pass(self, text: str) -> str:
         self.check(text)
@@ -73,10 +73,10 @@ def matching(pattern: str, message: str) -> Checked:
 
 Duration = Annotated[
     str,
-    Field(min_length=2, max_length=32),
+    Field(max_length=32),
     Checked(
         Rule(
-            f"self.matches(r'{_DURATION.pattern}') && duration(self) > duration('0s') && "
+            f"self != '' && self.matches(r'{_DURATION.pattern}') && duration(self) > duration('0s') && "
             f"duration(self) <= duration('{LONGEST_H}h')",
             _DURATION_MESSAGE,
         ),
@@ -87,16 +87,14 @@ Duration = Annotated[
 FLEET_NAME_MAX = 45
 """Characters of a fleet's name: with revision and ordinal it has to fit a pod's host name and a label, 63 each."""
 
-FleetName = Annotated[
-    str,
-    Field(min_length=1, max_length=FLEET_NAME_MAX),
-    matching(f"^{_LABEL}$", "must be an RFC 1123 label: a-z, 0-9 and -, with a letter or a digit at both ends"),
-]
+LABEL_FORM = (f"^{_LABEL}$", "must be an RFC 1123 label: a-z, 0-9 and -, with a letter or a digit at both ends")
+
+FleetName = Annotated[str, Field(max_length=FLEET_NAME_MAX), matching(*LABEL_FORM)]
 """A fleet's name."""
 
 ObjectName = Annotated[
     str,
-    Field(min_length=1, max_length=253),
+    Field(max_length=253),
     matching(
         rf"^{_LABEL}(\.{_LABEL})*$",
         "must be an RFC 1123 name: a-z, 0-9, - and ., with a letter or a digit at both ends of each part",
@@ -117,7 +115,15 @@ LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 """A label's key: a prefix of 253, a slash and 63 characters."""
 
 Quantity = Annotated[
-    int | Annotated[str, Field(pattern=_QUANTITY, max_length=32)],
-    Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
+    Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=_QUANTITY, max_length=32)],
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": 0,
+            "pattern": _QUANTITY,
+            "maxLength": 32,
+        }
+    ),
 ]
 """An amount as Kubernetes writes it, such as 2, 500m or 16Gi."""
