@@ -11,6 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 COMMANDS = {
     "Worker": ["-m", "berth_worker"],
     "Gateway": ["-m", "berth_gateway"],
+    "Operator": ["-m", "berth_operator"],
     "`berth up`": ["-m", "berth_cli", "up"],
 }
 
