@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 import aiohttp
@@ -57,10 +57,15 @@ class Client:
     base: str
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 60.0
+    namespace: str = "default"
 
     def at(self, base: str) -> Client:
         """The same client at another gateway."""
-        return Client(self.http, base, self.headers, self.timeout_s)
+        return replace(self, base=base)
+
+    def path(self, name: str) -> str:
+        """A session's path."""
+        return f"/v1/sessions/{self.namespace}/{name}"
 
     async def call(
         self,
@@ -86,7 +91,7 @@ class Client:
 
     async def open(self, name: str | None = None, **fields: Any) -> dict[str, Any]:
         """Make a session and return its view."""
-        body = {"name": name, **fields} if name else fields
+        body = {"namespace": self.namespace, **({"name": name} if name else {}), **fields}
         reply = await self.call("POST", "/v1/sessions", body)
         if reply.status != 201:
             raise ProtocolError(f"POST /v1/sessions: {reply}")
@@ -95,7 +100,7 @@ class Client:
 
     async def session(self, name: str) -> dict[str, Any]:
         """The session's view; ProtocolError when it has none."""
-        reply = await self.call("GET", f"/v1/sessions/default/{name}")
+        reply = await self.call("GET", fself.path(name))
         if reply.status != 200:
             raise ProtocolError(f"GET session {name}: {reply}")
         view: dict[str, Any] = reply.body
@@ -103,25 +108,25 @@ class Client:
 
     async def history(self, name: str) -> dict[str, Any]:
         """The session's committed turns."""
-        reply = await self.call("GET", f"/v1/sessions/default/{name}/history")
+        reply = await self.call("GET", f"{self.path(name)}/history")
         if reply.status != 200:
             raise ProtocolError(f"GET history of {name}: {reply}")
         body: dict[str, Any] = reply.body
         return body
 
     async def turn_view(self, name: str, turn: str) -> Reply:
-        return await self.call("GET", f"/v1/sessions/default/{name}/turns/{turn}")
+        return await self.call("GET", f"{self.path(name)}/turns/{turn}")
 
     async def say(self, name: str, body: Mapping[str, Any], **headers: str) -> Reply:
         """A turn without a stream."""
-        return await self.call("POST", f"/v1/sessions/default/{name}/turns", body, _dashed(headers))
+        return await self.call("POST", f"{self.path(name)}/turns", body, _dashed(headers))
 
     async def stream(
         self, name: str, body: Mapping[str, Any], into: Streamed, **headers: str
     ) -> AsyncGenerator[Event, None]:
         """Stream a turn: each event is checked, kept in `into` and yielded. A broken connection ends the stream."""
         timeout = aiohttp.ClientTimeout(total=None, sock_read=self.timeout_s)
-        url = f"{self.base}/v1/sessions/default/{name}/turns"
+        url = f"{self.base}{self.path(name)}/turns"
         reader = Reader()
         with contextlib.suppress(*BROKEN):
             async with self.http.post(
