@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from clusterkit.api import Api, ApiError
 from crdkit import cases
 from crdkit.cases import Default, Refusal, Spec
