@@ -1,4 +1,4 @@
-"""The page of resources is complete and true: each field with its default and its choices, each column, nothing else."""
+"""The page of resources is complete and true: each field with its default and its choices, and each column."""
 
 import json
 import re
