@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from berth_api.crd import InferenceFleet, StreamingSession
 from clusterkit.api import Api, ApiError
 from crdkit import cases
 from crdkit.cases import Default, Refusal, Spec
 from crdkit.server import body, causes, create, path
-
-from berth_api.crd import InferenceFleet, StreamingSession
 
 FOLDER = Path(__file__).parents[2] / "crds"
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in (InferenceFleet, StreamingSession)}
