@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 HERE = Path(__file__).parent
+CRDS = HERE.parents[1] / "crds"
 sys.path[:0] = [path for path in (str(HERE), str(HERE.parent / "fleet")) if path not in sys.path]
 
 from clusterkit import cluster as clusters  # noqa: E402 - importable only from here on
@@ -66,6 +68,13 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     else:
         with clusters.own(tmp_path_factory.mktemp("cluster"), found) as made:
             yield made
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def crds(cluster: Cluster) -> None:
+    """The custom resources, installed and served."""
+    applied = await cluster.kubectl.raw("apply", "--server-side", "--force-conflicts", "-f", str(CRDS), "-o=name")
+    await cluster.kubectl.raw("wait", *applied.split(), "--for=condition=Established", "--timeout=60s")
 
 
 @pytest.fixture

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import yaml
+
+from berth_api.crd import InferenceFleet, StreamingSession
 from clusterkit.api import Api, ApiError
 from crdkit import cases
 from crdkit.cases import Default, Refusal, Spec
 from crdkit.server import body, causes, create, path
 
 FOLDER = Path(__file__).parents[2] / "crds"
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in (InferenceFleet, StreamingSession)}
 
 pytestmark = pytest.mark.usefixtures("crds")
 
@@ -36,12 +39,16 @@ CHANGES_REFUSED = _table(cases.FLEET_CHANGES_REFUSED, cases.SESSION_CHANGES_REFU
 async def test_taken_as_it_is_written(api: Api, kind: str, spec: Spec) -> None:
     kept = await create(api, "default", body(kind, "taken", spec), dry_run=True)
     assert _within(spec, kept["spec"]) == spec
+    KINDS[kind].model_validate(kept)
 
 
 @pytest.mark.parametrize(("kind", "case"), DEFAULTS)
 async def test_filled_in(api: Api, kind: str, case: Default) -> None:
-    kept = await create(api, "default", body(kind, "filled", case.spec), dry_run=True)
+    written = body(kind, "filled", case.spec)
+    kept = await create(api, "default", written, dry_run=True)
     assert kept["spec"] == case.kept
+    if None not in (case.spec or {}).values():
+        assert KINDS[kind].model_validate(written).spec == KINDS[kind].model_validate(kept).spec
 
 
 @pytest.mark.parametrize(("kind", "case"), REFUSED)

@@ -6,11 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusterkit.api import Api, ApiError
-from clusterkit.kubectl import Kubectl, KubectlFailed
-from clusterkit.waiting import until
-from crdkit.cases import EITHER, TINY
-from crdkit.server import body, create, path
 
 from berth_api.crd import (
     Condition,
@@ -21,6 +16,11 @@ from berth_api.crd import (
     SessionSpec,
     SessionStatus,
 )
+from clusterkit.api import Api, ApiError
+from clusterkit.kubectl import Kubectl, KubectlFailed
+from clusterkit.waiting import until
+from crdkit.cases import EITHER, TINY
+from crdkit.server import body, create, path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FLEET, SESSION = "InferenceFleet", "StreamingSession"

@@ -25,13 +25,16 @@ _RELIST_PAUSE_S = 0.2
 
 
 class ApiError(Exception):
-    """The API server refused. `reason` is its own word: NotFound, Conflict, Forbidden, …"""
+    """The API server refused. `reason` is its own word: NotFound, Conflict, Forbidden, …; `causes` are the fields of
+    an object that it will not have, and why."""
 
     def __init__(self, status: int, body: Any, what: str) -> None:
         said = body if isinstance(body, dict) else {}
         super().__init__(f"{what}: {status} {said.get('message', body)}")
         self.status = status
         self.reason = str(said.get("reason", ""))
+        causes = said.get("details", {}).get("causes", [])
+        self.causes: list[tuple[str, str]] = [(cause.get("field", ""), cause.get("message", "")) for cause in causes]
 
 
 class Api:
