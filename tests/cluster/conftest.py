@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -24,7 +26,12 @@ from clusterkit.api import Api  # noqa: E402
 from clusterkit.audit import Audit  # noqa: E402
 from clusterkit.cluster import Cluster  # noqa: E402
 from clusterkit.control_plane import ControlPlane  # noqa: E402
-from clusterkit.kubectl import Kubectl  # noqa: E402
+from clusterkit.kubectl import Kubectl, KubectlFailed  # noqa: E402
+from clusterkit.node.node import Node  # noqa: E402
+from clusterkit.node.settings import Image, python  # noqa: E402
+
+FAILED = pytest.StashKey[bool]()
+"""Whether a test has failed, on the test's item."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,6 +59,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             programs.ensure(_say, ["kubectl"] if config.option.cluster == "existing" else programs.PACKAGES)
         except programs.BuildFailed as error:
             pytest.exit(str(error), returncode=1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let fixtures know that their test has failed, so that they tell what they know."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
 
 
 def _say(line: str) -> None:
@@ -101,11 +117,59 @@ def audit(cluster: Cluster) -> Audit:
 
 
 @pytest.fixture
-async def namespace(api: Api) -> AsyncIterator[str]:
+def images() -> dict[str, Image]:
+    """What stand-in nodes run for an image."""
+    return {"berth/web:test": python(str(HERE / "clusterkit/web.py"))}
+
+
+@pytest.fixture
+async def start_node(
+    request: pytest.FixtureRequest, cluster: Cluster, images: dict[str, Image], tmp_path: Path
+) -> AsyncIterator[Callable[..., Awaitable[Node]]]:
+    """Start stand-in nodes: `await start_node(capacity=Capacity(cpu="1"))`. They are gone after the test."""
+    nodes: list[Node] = []
+
+    async def start(**wanted: Any) -> Node:
+        if cluster.plane is None:
+            pytest.skip("an existing cluster has nodes of its own")
+        nodes.append(await stack.enter_async_context(Node(cluster, tmp_path, images, **wanted)))
+        return nodes[-1]
+
+    async with AsyncExitStack() as stack:
+        yield start
+        if request.node.stash.get(FAILED, False):
+            print(*(node.last_words() for node in nodes), sep="\n")
+
+
+@pytest.fixture
+async def node(start_node: Callable[..., Awaitable[Node]]) -> Node:
+    """A stand-in node, for tests that order faults from it or know its images; skipped on an existing cluster."""
+    return await start_node()
+
+
+@pytest.fixture
+async def namespace(
+    request: pytest.FixtureRequest,
+    cluster: Cluster,
+    api: Api,
+    start_node: Callable[..., Awaitable[Node]],  # noqa: ARG001 - so that nodes outlive the namespace
+) -> AsyncIterator[str]:
     """A fresh namespace that enforces the restricted pod security standard."""
     name = await clusters.make_namespace(api)
     yield name
+    if request.node.stash.get(FAILED, False):
+        await _tell_about(cluster, name)
     await clusters.drop_namespace(api, name)
+
+
+async def _tell_about(cluster: Cluster, namespace: str) -> None:
+    """Print what a person would look at first."""
+    kubectl = cluster.kubectl.within(namespace)
+    with suppress(KubectlFailed):
+        for what in (("pods", "-o", "wide"), ("events", "--sort-by=.lastTimestamp")):
+            print(await kubectl.raw("get", *what))
+    if cluster.plane is not None and cluster.plane.ended():
+        print(cluster.plane.last_words())
 
 
 @pytest.fixture

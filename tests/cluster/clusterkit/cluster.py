@@ -67,7 +67,7 @@ def existing(kubectl: Path) -> Iterator[Cluster]:
             said = str(proxy.stdout.readline())
             if "127.0.0.1:" not in said:
                 raise RuntimeError(f"kubectl proxy did not come up: {said}")
-            yield Cluster(f"http://{said.split()[-1]}", config, Kubectl(kubectl, config))
+            yield Cluster(f"http://{said.rsplit(maxsplit=1)[-1]}", config, Kubectl(kubectl, config))
         finally:
             proxy.terminate()
 

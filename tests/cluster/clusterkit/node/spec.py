@@ -17,6 +17,20 @@ class Unsupported(Exception):
     """The pod asks for what a stand-in node does not know; the message names it."""
 
 
+def check(pod: Object) -> None:
+    """Raise Unsupported for what would otherwise only be noticed by what does not happen."""
+    containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+    for container in containers:
+        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+            if not {"httpGet", "tcpSocket", "exec"} & container.get(kind, {"exec": {}}).keys():
+                raise Unsupported(f"{kind} by {', '.join(container[kind])}")
+        hooks = container.get("lifecycle", {})
+        if "postStart" in hooks or not {"exec", "sleep", "httpGet"} & hooks.get("preStop", {"exec": {}}).keys():
+            raise Unsupported(f"lifecycle {hooks}")
+        if "restartPolicy" in container:
+            raise Unsupported("sidecar containers")
+
+
 def expand(text: str, env: Mapping[str, str]) -> str:
     """Replace $(NAME) by its value where it has one; $$ stands for $."""
 
