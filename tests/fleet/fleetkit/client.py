@@ -100,7 +100,7 @@ class Client:
 
     async def session(self, name: str) -> dict[str, Any]:
         """The session's view; ProtocolError when it has none."""
-        reply = await self.call("GET", fself.path(name))
+        reply = await self.call("GET", self.path(name))
         if reply.status != 200:
             raise ProtocolError(f"GET session {name}: {reply}")
         view: dict[str, Any] = reply.body
