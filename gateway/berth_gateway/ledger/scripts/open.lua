@@ -61,6 +61,7 @@ end
 
 local stone = tombstone(args.uid)
 if stone then
+  call('PEXPIRE', key('tombstone', args.uid), CONFIG.tombstone_ms) -- remembered while anybody still wants it back
   return refuse('SessionClosing', 'session ' .. args.name .. ' with this uid was closed',
     {reason = stone.reason, closed = true})
 end
