@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_RECOVERY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _LEDGER = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 
 
@@ -26,6 +27,13 @@ class Metrics:
         )
         self.moves = Counter(
             "berth_gateway_moves", "Moves of a turn to another worker, by cause.", ["reason"], registry=self.registry
+        )
+        self.recovery_s = Histogram(
+            "berth_gateway_recovery_seconds",
+            "From the loss of a turn's worker to what its client hears next, by what the first loss was.",
+            ["reason"],
+            buckets=_RECOVERY,
+            registry=self.registry,
         )
         self.running = Gauge("berth_gateway_turns_running", "Turns this gateway runs.", registry=self.registry)
         self.turn_s = Histogram(

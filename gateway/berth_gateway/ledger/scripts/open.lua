@@ -103,6 +103,7 @@ if not fingerprint then return refuse('NoSuchFleet', 'no fleet ' .. namespace ..
 if there then
   if there.owner ~= '' then
     store(there, {closing = 'replaced'})
+    command(there, 'abort') -- the owner would find out by its next renewal, and its client listens to nobody until then
     releases[#releases + 1] = finish_aborted(there, 'session_replaced', false, now).release
   else
     releases[#releases + 1] = entomb(there, 'replaced', {}).release
