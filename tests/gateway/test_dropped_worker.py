@@ -30,21 +30,27 @@ async def committed(fleet) -> list[list[int]]:
 
 @pytest.fixture
 async def unfailed(fleet, ask):
+    """What the turn says where nothing is dropped."""
     await fleet.client.open("unfailed")
     return (await fleet.client.turn("unfailed", **ask(new=40, seed=1))).ids
 
 
-async def running(fleet, ask, eventually) -> asyncio.Task:
-    """A turn in the middle of its tokens on the first worker, slow until its `step_s` is 0."""
-    await fleet.client.open()
-    fleet.first.step_s = 0.02
-    turn = asyncio.create_task(fleet.client.turn(**ask(new=40, seed=1)))
-    await eventually(lambda: fleet.first.running, "the turn to reach its worker")
-    return turn
+@pytest.fixture
+def running(fleet, ask, eventually):
+    """Bring a turn into the middle of its tokens on the first worker; it is slow until that worker's `step_s` is 0."""
+
+    async def begin() -> asyncio.Task:
+        await fleet.client.open()
+        fleet.first.step_s = 0.02
+        turn = asyncio.create_task(fleet.client.turn(**ask(new=40, seed=1)))
+        await eventually(lambda: fleet.first.running, "the turn to reach its worker")
+        return turn
+
+    return begin
 
 
-async def test_a_worker_that_still_answers_finishes_its_turn(fleet, ask, eventually, unfailed, drop):
-    turn = await running(fleet, ask, eventually)
+async def test_a_worker_that_still_answers_finishes_its_turn(fleet, ask, running, unfailed, drop):
+    turn = await running()
     await drop(fleet.first)
     assert (await session(fleet))["stranded"]
     fleet.first.step_s = 0.0
@@ -65,15 +71,13 @@ async def test_a_worker_that_still_answers_finishes_its_turn(fleet, ask, eventua
 
 
 @pytest.mark.parametrize("cut", ["die@5", "die@last", "wrong_head"])
-async def test_a_worker_that_is_lost_after_it_was_dropped_has_its_turn_moved(
-    fleet, ask, eventually, unfailed, drop, cut
-):
+async def test_a_worker_that_is_lost_after_it_was_dropped_has_its_turn_moved(fleet, running, unfailed, drop, cut):
     fleet.first.faults.script = [cut]
-    turn = await running(fleet, ask, eventually)
+    turn = await running()
     await drop(fleet.first)
     fleet.first.step_s = 0.0
     told = await turn
-    assert told.names[-1] == "turn.committed"
+    assert told.last.name == "turn.committed"
     assert told.one("turn.moved")["to"] == fleet.second.id
     assert told.ids == unfailed
     assert await committed(fleet) == [unfailed]
@@ -81,37 +85,33 @@ async def test_a_worker_that_is_lost_after_it_was_dropped_has_its_turn_moved(
     assert (after["worker"], after["stranded"], after["recoveries"]) == (fleet.second.id, False, 1)
 
 
-async def test_a_turn_that_its_dropped_worker_wants_again_moves(fleet, ask, drop):
-    """It asks for history; the answer would be the next attempt there, and there is none to be had."""
+async def test_with_nobody_else_the_turn_waits_for_the_next_worker(fleet, running, drop, register, start_worker):
+    await drop(fleet.second)
+    fleet.first.faults.script = ["die@5"]
+    turn = await running()
+    await drop(fleet.first)
+    third = await start_worker()
+    await register(fleet.client, third)
+    told = await turn
+    assert told.one("turn.moved")["to"] == third.id
+    assert await committed(fleet) == [told.ids]
+
+
+async def test_a_turn_that_its_dropped_worker_wants_again_moves(fleet, ask, drop, monkeypatch):
+    """It asks for history, and is dropped before the ledger can give out the next attempt there."""
     await fleet.client.open()
     await fleet.client.turn(**ask("one"))
     fleet.first.state.clear()
-    posted = fleet.first.admit
+    ledger = fleet.client.served.gateway.backends.ledger
+    move = ledger.move
 
-    def admit(turn, fault):
-        fleet.first.admit = posted
-        dropping.append(asyncio.create_task(drop(fleet.first)))
-        return None if turn.resume_ids else posted(turn, fault)
+    async def late(fence, *, stay=False, **more):
+        if stay:
+            await drop(fleet.first)
+        return await move(fence, stay=stay, **more)
 
-    dropping: list[asyncio.Task] = []
-    fleet.first.admit = admit
+    monkeypatch.setattr(ledger, "move", late)
     told = await fleet.client.turn(**ask("two"))
-    await asyncio.gather(*dropping)
     assert told.last.name == "turn.committed", told.problem
+    assert told.one("turn.started")["worker"] == fleet.second.id
     assert len(await committed(fleet)) == 2
-
-
-async def test_with_nobody_else_the_turn_waits_and_goes_back_where_it_was_dropped_in_error(
-    fleet, ask, eventually, unfailed, drop, register
-):
-    await drop(fleet.second)
-    fleet.first.faults.script = ["die@5"]
-    turn = await running(fleet, ask, eventually)
-    await drop(fleet.first)
-    fleet.first.step_s = 0.0
-    await eventually(lambda: not fleet.first.running, "the worker to lose the turn")
-    await register(fleet.client, fleet.second)
-    told = await turn
-    assert told.ids == unfailed
-    assert await committed(fleet) == [unfailed]
-    assert told.one("turn.moved")["to"] == fleet.second.id

@@ -1,4 +1,4 @@
-"""Sessions as their resources want them: the operator's own client against a gateway, idle and in the middle of turns."""
+"""Sessions as their resources want them: the operator's own client against a gateway, idle and in mid-turn."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_another_uid_ends_the_old_ones_turn_at_once(fleet, admin, mid_turn
 
 
 async def test_another_uid_comes_while_the_old_ones_turn_commits(fleet, admin, ask, monkeypatch):
-    """The turn is whole and its commit is on the way when its session is replaced: it never happened, and is told so."""
+    """The turn is whole, its commit on the way when its session is replaced: it never happened, and is told so."""
     old, new = wanted(), wanted()
     await admin.put_session("default", "r", old)
     ledger = fleet.client.served.gateway.backends.ledger
@@ -222,7 +222,7 @@ async def test_a_cursor_of_nowhere_is_gone(admin):
 # Workers ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_worker_is_found_by_its_pod(fleet, admin, start_worker):
+async def test_a_worker_is_found_by_its_pod(admin, start_worker):
     worker = await start_worker(id="pod-7.boot-1", slots=3)
     found = await admin.register_worker(WorkerFound("pod-7", "team", "chat", f"{worker.url}/"))
     assert (found.id, found.fleet, found.url, found.slots) == ("pod-7.boot-1", "chat", worker.url, 3)

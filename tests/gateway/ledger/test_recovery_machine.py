@@ -1,4 +1,4 @@
-"""Workers come, are cordoned, suspected and dropped under sessions that talk: a loss is counted once, a slot never twice.
+"""Workers come, are cordoned, suspected and dropped under sessions: a loss is counted once, a slot never twice.
 
 The model watches the sessions from outside: it knows which worker each was seen on and which workers were dropped, and
 nothing of how the scripts keep their books.
