@@ -28,6 +28,11 @@ def threads(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
+async def tasks(worker: Native) -> int:
+    """Tasks of the worker's event loop, one for each open connection among them."""
+    return int((await worker.metrics())["berth_worker_tasks"])
+
+
 def slope_mib_h(series: Sequence[dict[str, Any]]) -> float:
     """MiB an hour that resident memory grows by: least squares over the last two thirds of `series`."""
     late = series[len(series) // 3 :]
@@ -56,6 +61,12 @@ class Gauges:
         memory, pid = await self.worker.memory(), self.worker.process.pid
         rows = memory.pop("rows")
         found = {"at_s": time.monotonic() - self._began, "rss_mib": resident_mib(pid), "descriptors": descriptors(pid)}
-        found |= {"threads": threads(pid), **memory, "rows_free": rows["free"], "rows_total": rows["total"]}
+        found |= {
+            "threads": threads(pid),
+            "tasks": await tasks(self.worker),
+            **memory,
+            "rows_free": rows["free"],
+            "rows_total": rows["total"],
+        }
         self.series.append(found)
         return found

@@ -19,14 +19,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "fleet")]
 
 from gateway_user import GatewayUser  # noqa: E402 - importable only from here on
-from gauges import Gauges, descriptors, slope_mib_h  # noqa: E402
+from gauges import Gauges, descriptors, slope_mib_h, tasks  # noqa: E402
 from native_users import BadUser, PlainUser, SessionUser  # noqa: E402
 from tally import Tally  # noqa: E402
 
@@ -85,7 +88,8 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 async def phase(worker: Native, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """Traffic for so long; then everything must be as it was."""
     tally, gauges = Tally(), Gauges(worker, SAMPLE_S)
-    before = (await gauges.look())["descriptors"]
+    first = await gauges.look()
+    before = first["descriptors"]
     sampling = asyncio.create_task(gauges.run())
     telling = asyncio.create_task(progress(worker, tally, gauges, seconds))
     users = [asyncio.create_task(user) for user in await population(worker, tally, options)]
@@ -104,6 +108,8 @@ async def phase(worker: Native, options: argparse.Namespace, seconds: float) -> 
     await empty(worker, tally)
     counted = await worker.metrics()
     after = await bare_descriptors(worker, before)
+    left = await last_tasks(worker, first["tasks"])
+    tally.expect(left <= first["tasks"], f"{left} tasks are left, {first['tasks']} were there at first")
     judge(tally, series, before, after)
     return {
         "seconds": seconds,
@@ -112,6 +118,7 @@ async def phase(worker: Native, options: argparse.Namespace, seconds: float) -> 
         "counters": {name: value for name, value in counted.items() if name.endswith("_total") or "_total{" in name},
         "slope_mib_h": slope_mib_h(series),
         "descriptors": {"before": before, "most": max(each["descriptors"] for each in series), "after": after},
+        "tasks": {"before": first["tasks"], "most": max(each["tasks"] for each in series), "after": left},
         "odd": tally.odd,
         "series": series,
     }
@@ -195,6 +202,19 @@ async def bare_descriptors(worker: Native, before: int) -> int:
     return descriptors(worker.process.pid)
 
 
+async def last_tasks(worker: Native, before: int) -> int:
+    """Return what the worker has running for one client alone, as at first: the other connections are gone by now."""
+    async with aiohttp.ClientSession() as http:
+        alone = replace(worker, http=http)
+
+        async def few() -> bool:
+            return await tasks(alone) <= before
+
+        with contextlib.suppress(TimeoutError):
+            await eventually(few, "tasks have ended", timeout_s=10.0)
+        return await tasks(alone)
+
+
 def judge(tally: Tally, series: list[dict[str, Any]], before: int, after: int) -> None:
     """Memory, descriptors and threads against what this file says of them."""
     slope, most = slope_mib_h(series), max(each["threads"] for each in series)
@@ -227,6 +247,7 @@ def tell(report: dict[str, Any]) -> None:
     row("memory at last, MiB", lambda each: each["series"][-1]["rss_mib"])
     row(f"slope from there, MiB/h (limit {SLOPE_LIMIT_MIB_H:g})", lambda each: each["slope_mib_h"])
     row("descriptors with one client, most, with none", lambda each: " ".join(map(str, each["descriptors"].values())))
+    row("tasks when idle, most, when idle again", lambda each: " ".join(map(str, each["tasks"].values())))
     row("threads, most", lambda each: max(sample["threads"] for sample in each["series"]))
     row("odd", lambda each: len(each["odd"]))
     say(table("One worker, by --check-memory", ("", *phases), rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def _worker(served: Served) -> WorkerInfo:
 async def metrics(request: web.Request, served: Served) -> web.Response:
     """GET /metrics, in Prometheus' text format."""
     del request
-    body = exposition(served.engine.state, served.settings.cache.slots)
+    body = exposition(served.engine.state, served.settings.cache.slots, len(asyncio.all_tasks()))
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 

@@ -20,11 +20,12 @@ __all__ = ["CONTENT_TYPE", "exposition"]
 
 
 class _Snapshot:
-    def __init__(self, state: State, slots: int) -> None:
-        self._state, self._slots = state, slots
+    def __init__(self, state: State, slots: int, tasks: int) -> None:
+        self._state, self._slots, self._tasks = state, slots, tasks
 
     def collect(self) -> Iterator[Metric]:
         state, memory = self._state, self._state.memory
+        yield GaugeMetricFamily("berth_worker_tasks", "Tasks of the event loop, this answer's among them.", self._tasks)
         yield GaugeMetricFamily("berth_worker_requests_running", "Requests in the batch.", state.running)
         yield GaugeMetricFamily("berth_worker_requests_queued", "Requests that wait.", state.queued)
         rows = {
@@ -63,8 +64,8 @@ def _fill(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[Any, 
     return family
 
 
-def exposition(state: State, slots: int) -> bytes:
-    """Return `state` in Prometheus' text format."""
+def exposition(state: State, slots: int, tasks: int) -> bytes:
+    """Return `state` in Prometheus' text format; `tasks` are those that the event loop has now."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(state, slots))
+    registry.register(_Snapshot(state, slots, tasks))
     return generate_latest(registry)
