@@ -44,7 +44,7 @@ def worker() -> str:
     memory = Memory(**dict.fromkeys((field.name for field in fields(Memory)), 1))
     state = dict.fromkeys((field.name for field in fields(State)), 1)
     state |= {"memory": memory, "turns": {"stop": 1}, "releases": {"evicted": 1}}
-    return exposition(State(**state), slots=8).decode()
+    return exposition(State(**state), slots=8, tasks=1).decode()
 
 
 SERVED = {"Gateway": gateway, "Worker": worker}
