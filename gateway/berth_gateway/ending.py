@@ -88,6 +88,8 @@ class Ending:
             return self._tell_unknown("superseded")
         if broken.reason == "no_capacity" and not begun:
             raise NoCapacity("no worker took this turn in time", retry_after=1)
+        if broken.reason == "ordered":  # the ledger knows what for
+            broken = _as_recorded(ended) or broken
         return self._tell_aborted(broken)
 
     async def refuse(self, refusal: BerthError, *, begun: bool) -> TurnView:
@@ -105,6 +107,9 @@ class Ending:
         fence = self._attempt.fence
         try:
             outcome = await self._ledger.outcome(fence.namespace, fence.name, fence.turn)
+        except (NoSuchSession, NoSuchTurn):  # closed under it; only what the ledger kept of this very attempt counts
+            recorded = _as_recorded(await self._forget(Broken("superseded")))
+            return self._tell_aborted(recorded) if recorded else self._tell_unknown("superseded")
         except BerthError:
             return self._tell_unknown("superseded")
         if outcome.state == "committed" and outcome.head == finished.head:
@@ -181,3 +186,10 @@ class Ending:
     @property
     def _prompt_tokens(self) -> int:
         return self._acquired.tokens + len(self._work.input_ids) // 4
+
+
+def _as_recorded(ended: Ended | None) -> Broken | None:
+    """Return why the ledger says that the turn was aborted; None where it does not say so."""
+    if ended is None or ended.outcome.state != "aborted" or ended.outcome.reason is None:
+        return None
+    return Broken(ended.outcome.reason, retry_safe=ended.outcome.retry_safe)

@@ -67,6 +67,8 @@ class Turn:
         self._stop_wanted = False
         self._helpers: set[asyncio.Task[None]] = set()
         self._last_token_at = 0.0
+        self._failed: tuple[float, str] | None = None
+        """When a worker was lost, and by what, while the client has heard nothing new since."""
         self._lease = Lease(
             lambda: self._loop.create_task(self.attempt.renew()),
             margin=self._settings.lease_margin,
@@ -165,6 +167,7 @@ class Turn:
         self._log.warning("turn.worker_failed", worker=self.attempt.worker, reason=gone.reason, detail=str(gone))
         self._backends.metrics.moves.labels(gone.reason).inc()
         ran_there, now = self.attempt.accepted, self._loop.time()
+        self._failed = self._failed or (now, gone.reason)
         self.attempt.close()  # where it only seems dead, it must not go on while we look for another
         if ran_there:
             await self._count_move()
@@ -255,13 +258,21 @@ class Turn:
         else:
             self._backends.metrics.first_token_s.observe(now - self.work.arrived)
         self._last_token_at = now
+        self._note_recovery(now)
         self._emit(TurnToken(ids, text, logprobs))
+
+    def _note_recovery(self, now: float) -> None:
+        if self._failed is not None:
+            since, reason = self._failed
+            self._backends.metrics.recovery_s.labels(reason).observe(now - since)
+            self._failed = None
 
     def _on_finished(self, finished: Finished) -> Finished:
         try:
             self.attempt.check(finished, self.work.input_ids, self.output.packed)
         except WrongEnd as error:
             raise WorkerGone("wrong_head", str(error)) from None
+        self._note_recovery(self._loop.time())  # where every token had come before
         if finished.text:
             self.output.add(b"", finished.text, None)
             self._emit(TurnToken([], finished.text))

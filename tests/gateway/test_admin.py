@@ -96,6 +96,21 @@ async def test_changes_after_a_cursor(fleet, wanted):
     assert (status, problem["type"]) == (410, "cursor_gone")
 
 
+async def test_a_turn_that_lost_two_workers_recovers_once(fleet, ask, start_worker, register):
+    """From the first loss to the next word; and from the last word's loss to the end."""
+    third = await start_worker(slots=1)
+    await register(fleet.client, third)
+    await fleet.client.open()
+    fleet.first.faults.script, fleet.second.faults.script = ["die@2"], ["die@start"]
+    assert (await fleet.client.turn(**ask())).last.name == "turn.committed"
+    third.faults.script = ["die@last"]
+    await register(fleet.client, await start_worker(slots=1))
+    assert (await fleet.client.turn(**ask("again"))).last.name == "turn.committed"
+    text = (await fleet.client.call("GET", "/metrics"))[1].decode()
+    assert 'berth_gateway_moves_total{reason="connection_lost"} 3.0' in text
+    assert 'berth_gateway_recovery_seconds_count{reason="connection_lost"} 2.0' in text
+
+
 async def test_metrics_have_bounded_labels(fleet, ask):
     await fleet.client.open("secret-name")
     fleet.first.faults.script = ["die@2"]
@@ -103,6 +118,7 @@ async def test_metrics_have_bounded_labels(fleet, ask):
     text = (await fleet.client.call("GET", "/metrics"))[1].decode()
     assert 'berth_gateway_turns_total{outcome="committed"} 1.0' in text
     assert 'berth_gateway_moves_total{reason="connection_lost"} 1.0' in text
+    assert 'berth_gateway_recovery_seconds_count{reason="connection_lost"} 1.0' in text
     assert 'berth_gateway_ledger_seconds_count{operation="commit"} 1.0' in text
     assert "berth_gateway_first_token_seconds_count 1.0" in text
     assert "secret-name" not in text

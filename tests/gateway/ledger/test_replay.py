@@ -17,7 +17,17 @@ from berth_gateway.ledger.records import Limits
 
 UID = "0e3b5a0e-0f43-4f4a-9a65-0d0f2c2a9f10"
 OTHER = "1e3b5a0e-0f43-4f4a-9a65-0d0f2c2a9f11"
-CLOCKS = {"epoch", "lease_until", "last_active", "created", "holder", "call", "answer", "suspect_until"}
+CLOCKS = {
+    "epoch",
+    "lease_until",
+    "last_active",
+    "created",
+    "holder",
+    "call",
+    "answer",
+    "suspect_until",
+    "last_recovery",
+}
 
 SCENARIOS = {}
 
@@ -176,6 +186,20 @@ async def put_worker(_, lossy):
 async def drop_worker(kit, lossy):
     await kit.turn()
     return lossy.drop_worker("default", "w1")
+
+
+@scenario
+async def drop_worker_in_a_turn(kit, lossy):
+    await kit.acquire()
+    return lossy.drop_worker("default", "w1")
+
+
+@scenario
+async def open_to_bind_after_a_loss(kit, lossy):
+    await kit.open("bob", origin="cr", uid=OTHER, bind=True)
+    await kit.ledger.drop_worker("default", "w1")
+    await kit.worker("w2")
+    return lossy.open("default", "bob", OTHER, fleet="default", origin="cr", bind=True)
 
 
 @scenario

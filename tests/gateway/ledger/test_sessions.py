@@ -131,7 +131,23 @@ async def test_retain_leaves_the_session_to_http(kit):
         assert (await kit.ledger.close("default", "alice", uid=session.uid, by="cr")).retained
     kept = await kit.session()
     assert (kept.origin, kept.turns) == ("http", 1)
+    again = await kit.open(uid=session.uid, origin="cr", limits=Limits(deletion_policy="Retain"))
+    assert (again.origin, again.turns) == ("cr", 1)
+    assert (await kit.ledger.close("default", "alice", uid=session.uid, by="cr")).retained
+    with pytest.raises(errors.SessionExists):
+        await kit.open(origin="cr")
     await kit.ledger.close("default", "alice")
+
+
+async def test_a_closed_uid_is_remembered_while_its_resource_asks(kit):
+    session = await kit.open(origin="cr")
+    await kit.ledger.close("default", "alice", uid=session.uid, by="cr", reason="idle_timeout")
+    stone = f"berth:{{default}}:tombstone:{session.uid}"
+    await kit.redis.pexpire(stone, 60_000)
+    with pytest.raises(errors.SessionClosing) as refusal:
+        await kit.open(uid=session.uid, origin="cr")
+    assert (refusal.value.members["reason"], refusal.value.members["closed"]) == ("idle_timeout", True)
+    assert await kit.redis.pttl(stone) > 80_000_000
 
 
 async def test_a_resource_with_a_new_uid_closes_the_old_ones_session_at_once(kit):
@@ -155,6 +171,20 @@ async def test_a_resource_changes_limits_suspends_and_resumes(kit):
         await kit.acquire(turn="t2")
     await kit.open(uid=uid, origin="cr")
     assert (await kit.acquire(turn="t2")).turns == 1
+
+
+async def test_a_resource_with_a_new_uid_ends_the_turn_of_the_old_ones_session(kit):
+    old = await kit.open(origin="cr")
+    acquired = await kit.acquire()
+    await kit.ledger.close("default", "alice", uid=old.uid, by="cr")
+    assert (await kit.session()).closing == "deleted"
+    fresh = str(uuid.uuid4())
+    opened = await kit.ledger.open("default", "alice", fresh, fleet="default", origin="cr", bind=True)
+    assert [release.uid for release in opened.releases] == [old.uid]
+    assert (opened.session.uid, opened.session.state) == (fresh, "resident")
+    with pytest.raises(FenceLost):
+        await kit.commit(acquired)
+    assert (await kit.session()).turns == 0
 
 
 async def test_a_session_suspended_in_a_turn_hibernates_at_its_end(kit):

@@ -1,13 +1,18 @@
-"""Prometheus' view of the engine, made from its latest snapshot when it is asked for: nothing to keep in step."""
+"""Prometheus' view of the engine, made from its latest snapshot when it is asked for: nothing to keep in step.
+
+Each cause of a release is there from the start: a counter that comes with its first event is no increase to Prometheus.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client.exposition import generate_latest
+
+from berth_worker.cache.sessions import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,7 +54,7 @@ class _Snapshot:
         yield CounterMetricFamily("berth_worker_steps", "Forward passes.", state.steps)
         yield CounterMetricFamily("berth_worker_retracts", "Requests that had to wait again.", state.retracts)
         releases = CounterMetricFamily("berth_worker_slot_releases", "Slots wiped, by cause.", labels=["cause"])
-        yield _fill(releases, state.releases)
+        yield _fill(releases, {**dict.fromkeys(get_args(Cause), 0), **state.releases})
         turns = CounterMetricFamily("berth_worker_turns", "Requests that ended, by outcome.", labels=["outcome"])
         yield _fill(turns, state.turns)
 

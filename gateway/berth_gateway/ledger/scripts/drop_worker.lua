@@ -8,14 +8,14 @@ if not w then return ok({known = false}) end
 for _, name in ipairs(call('ZRANGE', key('worker', args.id, 'idle'), 0, -1)) do
   local session = load(name)
   if session then
-    strand(session, w)
+    strand(session)
     unbind(session)
     schedule(session)
   end
 end
 for _, name in ipairs(call('ZRANGE', key('worker', args.id, 'running'), 0, -1)) do
   local session = load(name)
-  if session and session.worker == w.id then strand(session, w) end
+  if session and session.worker == args.id then strand(session) end
 end
 call('SREM', key('fleet', w.fleet, 'workers'), args.id)
 call('DEL', key('worker', args.id), key('worker', args.id, 'idle'))

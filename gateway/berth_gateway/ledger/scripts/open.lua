@@ -61,6 +61,7 @@ end
 
 local stone = tombstone(args.uid)
 if stone then
+  call('PEXPIRE', key('tombstone', args.uid), CONFIG.tombstone_ms) -- remembered while anybody still wants it back
   return refuse('SessionClosing', 'session ' .. args.name .. ' with this uid was closed',
     {reason = stone.reason, closed = true})
 end
@@ -102,6 +103,7 @@ if not fingerprint then return refuse('NoSuchFleet', 'no fleet ' .. namespace ..
 if there then
   if there.owner ~= '' then
     store(there, {closing = 'replaced'})
+    command(there, 'abort') -- the owner would find out by its next renewal, and its client listens to nobody until then
     releases[#releases + 1] = finish_aborted(there, 'session_replaced', false, now).release
   else
     releases[#releases + 1] = entomb(there, 'replaced', {}).release

@@ -7,8 +7,7 @@ if not session then return refusal end
 if session.owner == args.turn then
   if not leased(session, now) then return once(finish_aborted(session, 'gateway_lost', true, now)) end
   if session.order ~= 'abort' then store(session, {order = args.mode}) end
-  call('PUBLISH', CONFIG.orders, cmsgpack.pack({namespace = namespace, name = session.name, uid = session.uid,
-    turn = args.turn, mode = session.order}))
+  command(session, session.order)
   return ok({outcome = current(session, now)})
 end
 local outcome = outcome_of(session, args.turn)

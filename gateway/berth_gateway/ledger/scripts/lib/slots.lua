@@ -79,13 +79,15 @@ local function make_room(w, wanted)
   return release
 end
 
--- That the worker is gone and the session knows it. A worker that was cordoned first was going anyway.
-local function lost_with(w_id, w)
-  return {from = w_id, reason = w and w.cordoned and 'drained' or 'worker_lost'}
+-- What a session lost with this worker. One that was cordoned first was going anyway.
+local function loss(id)
+  local w = worker(id)
+  return {from = id, reason = w and w.cordoned and 'drained' or 'worker_lost'}
 end
 
-local function strand(session, w)
-  store(session, {stranded = cmsgpack.pack(lost_with(w.id, w))})
+-- The session's worker goes under it; it remembers that until it comes to another.
+local function strand(session)
+  store(session, {stranded = cmsgpack.pack(loss(session.worker))})
   changed('session', session.name, 'worker_lost')
 end
 
@@ -96,8 +98,8 @@ local function recover(session, w)
   if session.stranded ~= '' then
     lost = cmsgpack.unpack(session.stranded)
     store(session, {stranded = ''})
-  elseif session.worker ~= '' then
-    lost = lost_with(session.worker, worker(session.worker))
+  elseif session.worker ~= '' and session.worker ~= w.id then
+    lost = loss(session.worker)
   end
   if lost and lost.from ~= w.id then
     lost.to, lost.at = w.id, clock() / 1e6

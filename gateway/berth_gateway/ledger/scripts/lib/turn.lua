@@ -42,6 +42,12 @@ local function tombstone(uid)
   return packed and cmsgpack.unpack(packed)
 end
 
+-- Tells whoever runs the turn to end it: `stop` commits what was said, `abort` does not.
+local function command(session, mode)
+  call('PUBLISH', CONFIG.orders, cmsgpack.pack({namespace = namespace, name = session.name, uid = session.uid,
+    turn = session.owner, mode = mode}))
+end
+
 -- Ends the tenure with this outcome, and the session where a close was deferred. Returns the answer to give.
 local function finish(session, outcome, now)
   remember(session, outcome)

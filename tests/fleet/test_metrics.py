@@ -1,0 +1,81 @@
+"""What Grafana would show of a living fleet: a real Prometheus scrapes it and answers the dashboard's own queries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from fleetkit.procs import kill
+from fleetkit.prometheus import Job, Prometheus, Target
+from fleetkit.rig import Rig
+from fleetkit.story import at_token, turn, turns
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+DASHBOARD = Path(__file__).parents[2] / "charts" / "berth" / "dashboards" / "fleet.json"
+PANELS = json.loads(DASHBOARD.read_text())["panels"]
+QUERIES = [target["expr"] for panel in PANELS for target in panel.get("targets", ())]
+LATE = ("berth_gateway_refused_total",)
+"""What has no series before its first event."""
+
+
+def slots(state: str) -> str:
+    return f'sum(berth_worker_slots{{state="{state}"}})'
+
+
+def filled(expr: str) -> str:
+    """As Grafana sends it, over the few seconds that the test has seen."""
+    return expr.replace("$__rate_interval", "30s").replace("$namespace", "default").replace("$fleet", "default|other")
+
+
+def jobs(rig: Rig) -> list[Job]:
+    """Every gateway and worker, each with the labels that a cluster's targets have."""
+    token = rig.worker_headers()["Authorization"].removeprefix("Bearer ")
+    worker = {"namespace": "default", "fleet": "default"}
+    return [
+        Job("gateway", [Target(gateway.url) for gateway in rig.gateways]),
+        Job("worker", [Target(one.url, worker | {"pod": one.id.partition(".")[0]}) for one in rig.workers], token),
+    ]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def prometheus(rig: Rig, tmp_path: Path):
+    server = Prometheus(tmp_path / "prometheus")
+    try:
+        await server.start(*jobs(rig))
+        await server.until("sum(up)", lambda up: up == 4, "every target to be scraped")
+        yield server
+    finally:
+        await server.stop()
+
+
+async def test_slots_move_recoveries_are_counted_and_the_dashboard_has_answers(rig, client, prometheus):
+    held = await prometheus.number(slots("idle_held"))
+    recovered = await prometheus.number("sum(berth_gateway_recovery_seconds_count)")
+    name = (await client.open())["name"]
+    first, long, _ = turns(7, new=1000)
+    await turn(client, name, first)
+    await prometheus.until(slots("idle_held"), lambda now: now == held + 1, "the session to hold its slot")
+
+    async def look_and_kill() -> None:
+        await prometheus.until(slots("active"), lambda now: now == 1, "the turn to be seen on its slot")
+        kill(rig.worker((await client.session(name))["worker"]).pid)
+
+    told = await turn(client, name, long, at_token(12, look_and_kill))
+    assert told.outcome == "committed", told.end
+    assert [event.name for event in told.events].count("turn.moved") == 1
+    counted = "sum(berth_gateway_recovery_seconds_count)"
+    await prometheus.until(counted, lambda now: now == recovered + 1, "the recovery to be counted")
+    await prometheus.until("sum(up)", lambda up: up == 3, "the dead worker to be missed")
+
+    for expr in QUERIES:
+        answers = await prometheus.query(filled(expr))
+        if "berth_operator_" not in expr and not any(name in expr for name in LATE):
+            assert answers, expr
+    (increase,) = [expr for expr in QUERIES if "increase(berth_gateway_recovery_seconds_count" in expr]
+    assert {sample.labels["reason"] for sample in await prometheus.query(filled(increase)) if sample.value > 0} == {
+        "connection_lost"
+    }
