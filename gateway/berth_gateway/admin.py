@@ -60,10 +60,18 @@ async def worker(request: web.Request) -> web.Response:
 
 
 async def put_worker(request: web.Request) -> web.Response:
-    """PUT /admin/workers/{id}: ask the worker who it is, then register it."""
+    """PUT /admin/workers/{id}: ask the worker who it is, then register it.
+
+    One that is known there is only cordoned or not: that must work for a worker that does not answer, above all.
+    """
     gateway, named = gateway_of(request), request.match_info["id"]
     http = gateway.settings.http
     body = await read_json(request, _worker, limit=http.body_bytes, timeout_s=http.body_s)
+    ledger = gateway.backends.ledger
+    known = await ledger.worker(body.namespace, named)
+    if known is not None and (known.fleet, known.url) == (body.fleet, body.url.rstrip("/")):
+        await ledger.cordon(body.namespace, named, on=body.cordoned)
+        return json_answer(_view(structs.replace(known, cordoned=body.cordoned)))
     info = await _asked(gateway, body, named)
     if info.id != named:
         raise InvalidRequest(f"worker {info.id} answers at {body.url}, not {named}", field="url")

@@ -47,6 +47,17 @@ async def test_a_cordoned_worker_gets_nothing_new(fleet, ask):
     assert told.one("turn.started")["worker"] == fleet.second.id
 
 
+async def test_a_dead_worker_can_be_cordoned(fleet):
+    body = {"namespace": "default", "fleet": "default", "url": fleet.first.url}
+    await fleet.first.runner.cleanup()
+    for cordoned in (True, False):
+        status, view, _ = await fleet.client.call(
+            "PUT", f"/admin/workers/{fleet.first.id}", {**body, "cordoned": cordoned}
+        )
+        assert (status, view["cordoned"]) == (200, cordoned)
+        assert (await fleet.client.call("GET", f"/admin/workers/{fleet.first.id}"))[1]["cordoned"] is cordoned
+
+
 async def test_a_dropped_worker_is_gone(fleet):
     path = f"/admin/workers/{fleet.first.id}"
     assert (await fleet.client.call("DELETE", path))[0] == 204

@@ -86,7 +86,7 @@ class Operator:
             words=Words(admin, self._roster),
             hands=Hands(settings, cluster, self._store, admin, clock),
             sizing=Sizing(admin),
-            writer=StatusWriter("fleet", cluster, self._store, Pace(0.0, 0.0), clock),
+            writer=StatusWriter("fleet", cluster, self._store, Pace(0.0, 0.0), clock),  # few, and people watch them
             clock=clock,
             moved=self._fleet_moved,
         )

@@ -84,7 +84,8 @@ class Fleets:
         try:
             resource = InferenceFleet.model_validate(body)
         except ValidationError as error:
-            return await self._refuse(body, error)
+            await self._refuse(body, error)
+            return None
         here = await self._pods(fleet, body)
         await self._words.hear(fleet, here.values())
         now, registered = self._clock(), self._roster.of(fleet)
@@ -103,8 +104,8 @@ class Fleets:
             self._troubles(fleet, here, instances),
         )
         self._remember(seen)
-        early = await self._writer.write(body, fleet_status.judge(seen, resource.status, now))
-        return self._again(seen, actions, resource, early)
+        await self._writer.write(body, fleet_status.judge(seen, resource.status, now))
+        return self._again(seen, actions, resource)
 
     async def _dissolve(self, fleet: FleetKey) -> float | None:
         """Nobody wants it: its pods go with their owner; until then no turn begins there."""
@@ -187,19 +188,17 @@ class Fleets:
         if before != word and 0 in (before.usable, word.usable):
             self._moved(seen.key)
 
-    async def _refuse(self, body: Body, error: ValidationError) -> float | None:
+    async def _refuse(self, body: Body, error: ValidationError) -> None:
         """A spec that makes no sense, which the API server should not have taken: nothing is changed about its pods."""
         first = error.errors()[0]
         message = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         before = FleetStatus.model_validate(body.get("status") or {})
         status = fleet_status.invalid(body["metadata"]["generation"], message, before, self._clock())
-        return await self._writer.write(body, status)
+        await self._writer.write(body, status)
 
-    def _again(
-        self, seen: FleetSeen, actions: list[Action], resource: InferenceFleet, early: float | None
-    ) -> float | None:
+    def _again(self, seen: FleetSeen, actions: list[Action], resource: InferenceFleet) -> float | None:
         """What changes by time alone has to be looked at again: deadlines, pauses, load."""
         settled = len(fleet_status.serving(seen)) == len(seen.instances) == seen.desired
         if actions or not settled or resource.spec.autoscaling is not None:
             return self._settings.times.poll_s
-        return early
+        return None

@@ -87,9 +87,13 @@ class Sessions:
             before=resource.status,
             now=now,
         )
+        early = self._writer.early_s(body, status)
+        if early > 0:
+            return early
         # Before the status: whoever is killed between the two tells it again, and is told that it is known.
         await self._tell(body, resource, status, now)
-        return await self._writer.write(body, status)
+        await self._writer.write(body, status)
+        return None
 
     async def close(self, lost: tuple[Key, str]) -> None:
         """The resource of that uid is gone: so is its session, or it stays as its deletionPolicy says."""

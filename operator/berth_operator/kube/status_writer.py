@@ -35,38 +35,41 @@ class StatusWriter:
         self._began = clock()
         self._wrote: dict[str, float] = {}
 
-    async def write(self, body: Body, status: FleetStatus | SessionStatus) -> float | None:
-        """Make the object's status so; return in how many seconds to ask again where it is too early for that.
-
-        An object that is not there any more, or under another uid, has nothing written.
-        """
-        wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        change = difference(body.get("status") or {}, wanted)
+    def early_s(self, body: Body, status: FleetStatus | SessionStatus) -> float:
+        """Return in how many seconds this may be written; 0: now, or there is nothing to write."""
+        change, uid = _change(body, status), body["metadata"]["uid"]
         if not change:
-            return None
-        uid, now = body["metadata"]["uid"], self._clock()
-        early = self._early_s(uid, change, body, now)
-        if early > 0:
-            return early
+            return 0.0
+        first = "history" in change and not (body.get("status") or {}).get("history")
+        if set(change) <= set(SLOW) and not first:
+            due = self._wrote.get(uid, self._began) + self._pace.slow_s
+        elif uid in self._wrote:
+            due = self._wrote[uid] + self._pace.any_s
+        else:
+            return 0.0
+        return max(0.0, due - self._clock())
+
+    async def write(self, body: Body, status: FleetStatus | SessionStatus) -> None:
+        """Make the object's status so. One that is not there any more, or under another uid, has nothing written."""
+        change, uid = _change(body, status), body["metadata"]["uid"]
+        if not change:
+            return
         key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
         try:
             written = await self._cluster.patch_status(self._kind, *key, uid=uid, status=change)
         except ClusterRefused as error:
             if error.status in (404, 409):
-                return None
+                return
             raise
-        self._wrote[uid] = now
+        self._wrote[uid] = self._clock()
         self._store.wrote(self._kind, written)
-        return None
 
     def forget(self, uid: str) -> None:
         self._wrote.pop(uid, None)
 
-    def _early_s(self, uid: str, change: Body, body: Body, now: float) -> float:
-        first = not body.get("status", {}).get("history")
-        if set(change) <= set(SLOW) and not first:
-            return self._wrote.get(uid, self._began) + self._pace.slow_s - now
-        return self._wrote[uid] + self._pace.any_s - now if uid in self._wrote else 0.0
+
+def _change(body: Body, status: FleetStatus | SessionStatus) -> Body:
+    return difference(body.get("status") or {}, status.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
 def difference(before: Body, wanted: Body) -> dict[str, Any]:
