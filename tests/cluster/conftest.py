@@ -29,6 +29,7 @@ from clusterkit.control_plane import ControlPlane  # noqa: E402
 from clusterkit.kubectl import Kubectl, KubectlFailed  # noqa: E402
 from clusterkit.node.node import Node  # noqa: E402
 from clusterkit.node.settings import Image, python  # noqa: E402
+from clusterkit.platform import WORKER_IMAGE, worker_image  # noqa: E402
 
 FAILED = pytest.StashKey[bool]()
 """Whether a test has failed, on the test's item."""
@@ -119,7 +120,7 @@ def audit(cluster: Cluster) -> Audit:
 @pytest.fixture
 def images() -> dict[str, Image]:
     """What stand-in nodes run for an image."""
-    return {"berth/web:test": python(str(HERE / "clusterkit/web.py"))}
+    return {"berth/web:test": python(str(HERE / "clusterkit/web.py")), WORKER_IMAGE: worker_image()}
 
 
 @pytest.fixture

@@ -1,0 +1,72 @@
+"""All parts together on a real control plane: the kit starts them, kills them, and has them back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from clusterkit.api import Api
+from clusterkit.audit import Audit
+from clusterkit.cluster import Cluster
+from clusterkit.kubectl import Kubectl
+from clusterkit.platform import ACCOUNT, Platform, platform
+from clusterkit.pods import Pods
+from clusterkit.waiting import until
+
+from fleetkit.procs import alive
+
+
+@pytest.fixture
+async def berth(cluster: Cluster, namespace: str, tmp_path: Path) -> AsyncIterator[Platform]:
+    async with platform(cluster, tmp_path / "berth", [namespace]) as made:
+        yield made
+
+
+FLEET = {
+    "apiVersion": "berth.dev/v1alpha1",
+    "kind": "InferenceFleet",
+    "metadata": {"name": "default"},
+    "spec": {"model": {"builtin": "berth-tiny"}, "engine": {"dtype": "float32", "threads": 1}},
+}
+
+
+@pytest.mark.usefixtures("crds", "node")
+async def test_a_fleet_gets_ready_by_the_rights_of_the_chart(
+    berth: Platform, kubectl: Kubectl, api: Api, audit: Audit
+) -> None:
+    before = audit.mark()
+    await kubectl.apply(FLEET)
+    await kubectl.wait("inferencefleet/default", "condition=Ready", timeout_s=120)
+
+    listed = await berth.admin("GET", "/admin/workers")
+    (pod,) = await kubectl.items("pods")
+    assert [worker["id"].partition(".")[0] for worker in listed["workers"]] == [pod["metadata"]["uid"]]
+    await audit.caught_up(api)
+    made = audit.writes(since=before, user=f":{ACCOUNT}", resource="pods", namespace=kubectl.namespace)
+    assert [write.verb for write in made] == ["create"]
+
+
+@pytest.mark.usefixtures("crds", "node")
+async def test_every_part_may_be_killed_and_is_back(berth: Platform, kubectl: Kubectl) -> None:
+    old = berth.operator.process.pid
+    await berth.operator.restart()
+    assert not alive(old)
+    async with aiohttp.ClientSession() as http, http.get(f"{berth.operator.url}/readyz") as answer:
+        assert answer.status == 200
+
+    await berth.admin("PUT", "/admin/workers/a.b", {"namespace": "x", "fleet": "f", "url": "http://127.0.0.1:9"})
+    await berth.redis.kill()
+    await berth.redis.start()
+
+    async def workers() -> list[str]:
+        return [worker["id"] for worker in (await berth.admin("GET", "/admin/workers"))["workers"]]
+
+    assert await workers() == ["a.b"]
+    await berth.redis.flush()
+    assert await workers() == []
+
+    await berth.rig.drop_gateway(berth.gateways[0])
+    assert len(berth.gateways) == 1
+    assert await workers() == []
