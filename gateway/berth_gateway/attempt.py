@@ -117,7 +117,11 @@ class Attempt:
         stay = patience_over and await self._backends.workers.healthy(self.url)
         with self._backends.metrics.ledger("move"):
             moved = await self._backends.ledger.move(
-                self.fence, lease_s=self._lease_s, stay=stay, suspect_s=suspect_s if accuse else 0.0
+                self.fence,
+                lease_s=self._lease_s,
+                stay=stay,
+                suspect_s=suspect_s if accuse else 0.0,
+                broke=gone.reason != "draining",
             )
         self._refusals = 0
         return self._take(moved)

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -29,7 +30,8 @@ from clusterkit.control_plane import ControlPlane  # noqa: E402
 from clusterkit.kubectl import Kubectl, KubectlFailed  # noqa: E402
 from clusterkit.node.node import Node  # noqa: E402
 from clusterkit.node.settings import Image, python  # noqa: E402
-from clusterkit.platform import WORKER_IMAGE, worker_image  # noqa: E402
+from clusterkit.platform import WORKER_IMAGE, platform, worker_image  # noqa: E402
+from clusterkit.scene import Scene  # noqa: E402
 
 FAILED = pytest.StashKey[bool]()
 """Whether a test has failed, on the test's item."""
@@ -171,6 +173,34 @@ async def _tell_about(cluster: Cluster, namespace: str) -> None:
             print(await kubectl.raw("get", *what))
     if cluster.plane is not None and cluster.plane.ended():
         print(cluster.plane.last_words())
+
+
+@pytest.fixture
+def berth_args() -> dict[str, Any]:
+    """What a test module wants otherwise of its platform: `gateways`, `gateway_args`, `operator_args`."""
+    return {}
+
+
+@pytest.fixture
+async def scene(
+    request: pytest.FixtureRequest,
+    cluster: Cluster,
+    crds: None,  # noqa: ARG001
+    api: Api,
+    kubectl: Kubectl,
+    namespace: str,
+    node: Node,
+    berth_args: dict[str, Any],
+    tmp_path: Path,
+) -> AsyncIterator[Scene]:
+    """Berth for this test's namespace, and a node for its workers."""
+    async with (
+        platform(cluster, tmp_path / "berth", [namespace], **berth_args) as made,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
+    ):
+        yield Scene(made, namespace, api, kubectl, node, http)
+        if request.node.stash.get(FAILED, False):
+            print(made.last_words())
 
 
 @pytest.fixture

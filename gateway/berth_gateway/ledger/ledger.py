@@ -260,14 +260,19 @@ class Ledger:
         """
         return await self._fenced("renew", fence, Renewed, lease_us=_us(lease_s))
 
-    async def move(self, fence: Fence, *, lease_s: float, stay: bool = False, suspect_s: float = 0.0) -> Moved:
+    async def move(
+        self, fence: Fence, *, lease_s: float, stay: bool = False, suspect_s: float = 0.0, broke: bool = False
+    ) -> Moved:
         """Start the next attempt: elsewhere, or with `stay` at the same worker (a re-POST). Renews the lease.
 
-        `suspect_s` > 0 marks the current worker suspect for so long, whether or not there is another. Not the current
+        `suspect_s` > 0 marks the current worker suspect for so long, whether or not there is another; `broke` says that
+        it failed rather than left in order, which is what the session's recovery will be told by. Not the current
         worker, no cordoned and no suspect one is chosen. Raises `FenceLost`; `NoCapacity` (the fence stays good: renew
         it and try again).
         """
-        return await self._fenced("move", fence, Moved, lease_us=_us(lease_s), stay=stay, suspect_us=_us(suspect_s))
+        return await self._fenced(
+            "move", fence, Moved, lease_us=_us(lease_s), stay=stay, suspect_us=_us(suspect_s), broke=broke
+        )
 
     async def lift(self, fence: Fence, *, seen: tuple[int, int], lease_s: float) -> Fence:
         """Return the fence with an epoch above `seen` (what a worker answered `stale` with), attempt 1.

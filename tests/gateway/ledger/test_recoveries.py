@@ -107,6 +107,17 @@ async def test_a_cordoned_workers_sessions_were_drained(kit, dropped):
     assert (session.recoveries, told(session.last_recovery)) == (1, ("w1", "w2", "drained"))
 
 
+@pytest.mark.parametrize("broke", [True, False])
+async def test_a_turn_that_saw_its_worker_go_says_how(kit, broke):
+    """A pod deleted by force is cordoned by the operator as it dies: nobody drained it."""
+    await kit.open()
+    acquired = await kit.acquire()
+    await kit.worker("w2")
+    await kit.ledger.cordon("default", "w1", on=True)
+    await kit.ledger.move(acquired.fence, lease_s=5.0, broke=broke)
+    assert told((await kit.session()).last_recovery) == ("w1", "w2", "worker_lost" if broke else "drained")
+
+
 async def test_a_session_leaves_a_suspect_worker_as_one_that_is_lost(kit):
     await kit.open()
     await kit.turn()

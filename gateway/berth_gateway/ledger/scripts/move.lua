@@ -15,7 +15,7 @@ served(session)
 
 local lease_until = now + args.lease_us
 local moved = session.worker ~= w.id
-local release = bind(session, w, lease_until)
+local release = bind(session, w, lease_until, nil, args.broke)
 store(session, {attempt = session.attempt + 1, moves = session.moves + (moved and 1 or 0), lease_until = lease_until,
   held = ''})
 if moved then changed('session', session.name, 'moved') end

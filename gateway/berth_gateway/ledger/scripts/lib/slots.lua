@@ -92,8 +92,8 @@ local function strand(session)
 end
 
 -- The session comes to `w`. Where it comes from a worker that went under it, that is a recovery; whoever wiped or
--- suspended it in between had taken it off that worker before.
-local function recover(session, w)
+-- suspended it in between had taken it off that worker before. `broke`: a turn saw it go, cordoned or not.
+local function recover(session, w, broke)
   local lost
   if session.stranded ~= '' then
     lost = cmsgpack.unpack(session.stranded)
@@ -102,6 +102,7 @@ local function recover(session, w)
     lost = loss(session.worker)
   end
   if lost and lost.from ~= w.id then
+    if broke then lost.reason = 'worker_lost' end
     lost.to, lost.at = w.id, clock() / 1e6
     store(session, {recoveries = session.recoveries + 1, last_recovery = cmsgpack.pack(lost)})
   end
@@ -109,9 +110,9 @@ end
 
 -- Gives the session a slot of `w`, running until `lease_until` or idle since `last_active` (the other nil). Returns
 -- the release of the session that had to make room.
-local function bind(session, w, lease_until, last_active)
+local function bind(session, w, lease_until, last_active, broke)
   local release
-  recover(session, w)
+  recover(session, w, broke)
   if session.worker ~= w.id then
     unbind(session)
     release = make_room(w, 1)
