@@ -27,7 +27,7 @@ from clusterkit.control_plane import ControlPlane  # noqa: E402
 from clusterkit.kubectl import Kubectl, KubectlFailed  # noqa: E402
 from clusterkit.node.node import Node  # noqa: E402
 from clusterkit.node.settings import Image, python  # noqa: E402
-from clusterkit.platform import WORKER_IMAGE, worker_image  # noqa: E402
+from clusterkit.platform import WORKER_IMAGE, Platform, platform, worker_image  # noqa: E402
 
 FAILED = pytest.StashKey[bool]()
 """Whether a test has failed, on the test's item."""
@@ -162,6 +162,23 @@ async def _tell_about(cluster: Cluster, namespace: str) -> None:
             print(await kubectl.raw("get", *what))
     if cluster.plane is not None and cluster.plane.ended():
         print(cluster.plane.last_words())
+
+
+@pytest.fixture
+async def berth(
+    request: pytest.FixtureRequest,
+    cluster: Cluster,
+    crds: None,  # noqa: ARG001 - what it watches must be there
+    namespace: str,
+    tmp_path: Path,
+) -> AsyncIterator[Platform]:
+    """Redis, two gateways and the operator, for this test's namespace alone."""
+    if cluster.plane is None:
+        pytest.skip("the gateways of this machine do not reach the pods of an existing cluster")
+    async with platform(cluster, tmp_path / "berth", [namespace]) as made:
+        yield made
+        if request.node.stash.get(FAILED, False):
+            print(made.last_words())
 
 
 @pytest.fixture

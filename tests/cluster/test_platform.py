@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import aiohttp
 import pytest
 from redis import asyncio as aioredis
 
 from clusterkit.api import Api
 from clusterkit.audit import Audit
-from clusterkit.cluster import Cluster
 from clusterkit.kubectl import Kubectl
-from clusterkit.platform import ACCOUNT, Platform, platform
+from clusterkit.platform import ACCOUNT, Platform
 from fleetkit.procs import alive
-
-
-@pytest.fixture
-async def berth(cluster: Cluster, namespace: str, tmp_path: Path) -> AsyncIterator[Platform]:
-    async with platform(cluster, tmp_path / "berth", [namespace]) as made:
-        yield made
-
 
 FLEET = {
     "apiVersion": "berth.dev/v1alpha1",
@@ -31,7 +20,7 @@ FLEET = {
 }
 
 
-@pytest.mark.usefixtures("crds", "node")
+@pytest.mark.usefixtures("node")
 async def test_a_fleet_gets_ready_by_the_rights_of_the_chart(
     berth: Platform, kubectl: Kubectl, api: Api, audit: Audit
 ) -> None:
@@ -53,7 +42,7 @@ async def redis(berth: Platform, *command: str) -> object:
         return await client.execute_command(*command)
 
 
-@pytest.mark.usefixtures("crds", "node")
+@pytest.mark.usefixtures("node")
 async def test_every_part_may_be_killed_and_is_back(berth: Platform) -> None:
     old = berth.operator.process.pid
     await berth.operator.restart()
