@@ -30,7 +30,7 @@ from clusterkit.control_plane import ControlPlane  # noqa: E402
 from clusterkit.kubectl import Kubectl, KubectlFailed  # noqa: E402
 from clusterkit.node.node import Node  # noqa: E402
 from clusterkit.node.settings import Image, python  # noqa: E402
-from clusterkit.platform import WORKER_IMAGE, platform, worker_image  # noqa: E402
+from clusterkit.platform import WORKER_IMAGE, Platform, platform, worker_image  # noqa: E402
 from clusterkit.scene import Scene  # noqa: E402
 
 FAILED = pytest.StashKey[bool]()
@@ -177,30 +177,33 @@ async def _tell_about(cluster: Cluster, namespace: str) -> None:
 
 @pytest.fixture
 def berth_args() -> dict[str, Any]:
-    """What a test module wants otherwise of its platform: `gateways`, `gateway_args`, `operator_args`."""
+    """What a test or a module wants otherwise of its platform: `gateways`, `gateway_args`, `operator_args`."""
     return {}
 
 
 @pytest.fixture
-async def scene(
+async def berth(
     request: pytest.FixtureRequest,
     cluster: Cluster,
-    crds: None,  # noqa: ARG001
-    api: Api,
-    kubectl: Kubectl,
+    crds: None,  # noqa: ARG001 - what it watches must be there
     namespace: str,
-    node: Node,
     berth_args: dict[str, Any],
     tmp_path: Path,
-) -> AsyncIterator[Scene]:
-    """Berth for this test's namespace, and a node for its workers."""
-    async with (
-        platform(cluster, tmp_path / "berth", [namespace], **berth_args) as made,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
-    ):
-        yield Scene(made, namespace, api, kubectl, node, http)
+) -> AsyncIterator[Platform]:
+    """Redis, two gateways and the operator, for this test's namespace alone."""
+    if cluster.plane is None:
+        pytest.skip("the gateways of this machine do not reach the pods of an existing cluster")
+    async with platform(cluster, tmp_path / "berth", [namespace], **berth_args) as made:
+        yield made
         if request.node.stash.get(FAILED, False):
             print(made.last_words())
+
+
+@pytest.fixture
+async def scene(berth: Platform, api: Api, kubectl: Kubectl, namespace: str, node: Node) -> AsyncIterator[Scene]:
+    """The platform with a node for its workers, and a client."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        yield Scene(berth, namespace, api, kubectl, node, http)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """All of Berth beside a cluster: real Redis, gateways and the operator as processes of this machine.
 
-Workers are pods: they run on stand-in nodes, whose addresses the gateways can reach. On an existing cluster they cannot,
-which is what the chart is for.
+Workers are pods: they run on stand-in nodes, whose addresses the gateways can reach. Those of an existing cluster they
+cannot reach: there the chart is what runs the gateways.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ async def platform(
         yield Platform(cluster, rig, operator, Redis(rig))
     finally:
         if operator is not None:
-            await operator.stop()
+            await operator.kill()
         await rig.close()
 
 

@@ -241,6 +241,7 @@ class Container:
 
     async def _probe(self, process: Process) -> None:
         """Ask the startup probe to its success, then the others until the process has ended."""
+        await asyncio.sleep(self._site.times.notice)
         if "startupProbe" in self.spec:
             await self._repeat("startupProbe", process)
         self.status.started = True

@@ -46,6 +46,9 @@ class Times:
     """Pause before the second restart, doubled for each one after it; the first is immediate (a kubelet: 10)."""
     crash_most: float = 5.0
     """A kubelet: 300. A container that has run for twice that starts from the beginning again."""
+    notice: float = 0.3
+    """From a start until the first probe (a kubelet, which looks once a second, takes 0 to 1): the time most programs
+    take to listen, so that their first answer need not be waited for by another period."""
     pull: float = 0.5
     """Between two tries for an image, a volume or a configuration that is not there."""
 
