@@ -182,7 +182,7 @@ def berth_args() -> dict[str, Any]:
 
 
 @pytest.fixture
-async def berth(
+async def berth(  # noqa: PLR0917 - fixtures by name
     request: pytest.FixtureRequest,
     cluster: Cluster,
     crds: None,  # noqa: ARG001 - what it watches must be there
