@@ -129,11 +129,14 @@ class FleetView(Struct, frozen=True):
     fingerprint: str
     slots: int
     resident: int
+    """Sessions that hold a slot; of them `running` have a turn there, the others only hold it."""
     running: int
     free: int
+    """Slots of workers that take turns, cordoned and suspect ones left out."""
     pending: int
     """Turns that wait for capacity."""
     hibernated: int
+    """Sessions that hold no slot and wait for none."""
     workers: int
 
 

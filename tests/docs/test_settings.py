@@ -10,6 +10,7 @@ import pytest
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 COMMANDS = {
     "Worker": ["-m", "berth_worker"],
+    "Fetch": ["-m", "berth_worker.fetch"],
     "Gateway": ["-m", "berth_gateway"],
     "Operator": ["-m", "berth_operator"],
     "`berth up`": ["-m", "berth_cli", "up"],
