@@ -18,8 +18,8 @@ class LedgerView:
     """`changed(key)` hears of every session that is not as it was. While no gateway answers it stays so."""
 
     def __init__(self, admin: AdminClient, changed: Callable[[Key], None]) -> None:
-        self.available = False
-        """Whether a gateway answered when asked last."""
+        self.available: bool | None = None
+        """Whether a gateway answered when asked last; None: none has been asked yet."""
         self._admin = admin
         self._changed = changed
         self._cursors: dict[str, str] = {}

@@ -12,6 +12,7 @@ from berth_api.admin import AdminSession, SessionPut
 from berth_api.crd import SessionSpec, SessionStatus, StreamingSession, seconds
 from berth_operator.admin_client import AdminClient
 from berth_operator.errors import AdminRefused
+from berth_operator.kube.absences import Gone
 from berth_operator.kube.cluster import Cluster
 from berth_operator.kube.ledger_view import LedgerView
 from berth_operator.kube.metrics import Metrics
@@ -41,7 +42,7 @@ class Answer(NamedTuple):
 
 
 class Sessions:
-    """`word(fleet)` says how its fleet is; `pod_of(namespace, worker id)` names a worker's pod."""
+    """`word(fleet)` says how its fleet is; `pod_of(worker id)` names a worker's pod."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Sessions:
         metrics: Metrics,
         clock: Callable[[], float],
         word: Callable[[FleetKey], FleetWord],
-        pod_of: Callable[[str, str], str],
+        pod_of: Callable[[str], str],
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -83,7 +84,7 @@ class Sessions:
             record=answer.record,
             refusal=answer.refusal,
             fleet=self._word(FleetKey(key.namespace, resource.spec.fleet)),
-            pod_of=lambda worker: self._pod_of(key.namespace, worker),
+            pod_of=self._pod_of,
             before=resource.status,
             now=now,
         )
@@ -95,11 +96,9 @@ class Sessions:
         await self._writer.write(body, status)
         return None
 
-    async def close(self, lost: tuple[Key, str]) -> None:
+    async def close(self, gone: Gone) -> None:
         """The resource of that uid is gone: so is its session, or it stays as its deletionPolicy says."""
-        key, uid = lost
-        await self._admin.close_session(*key, uid)
-        self._writer.forget(uid)
+        await self._admin.close_session(*gone.key, gone.uid)
 
     async def _wish(self, key: Key, uid: str, resource: StreamingSession) -> Answer:
         """Have the ledger's session as the resource wants it; ask only where it is not so already."""
