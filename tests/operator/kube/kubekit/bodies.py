@@ -80,14 +80,16 @@ def unschedulable(words: str = "0/3 nodes are available: 3 Insufficient cpu.", *
     return pod(**which, conditions=[refused])
 
 
-def waiting(reason: str, words: str = "", *, last: Body | None = None, init: bool = False, **which: Any) -> Body:
+def waiting(
+    reason: str, words: str = "", *, last: Body | None = None, init: bool = False, since: str = STARTED, **which: Any
+) -> Body:
     """Return a scheduled pod of which one container waits, for a reason of the kubelet's."""
     said = {"name": "fetch" if init else "worker", "ready": False, "state": {"waiting": {"reason": reason}}}
     if words:
         said["state"]["waiting"]["message"] = words
     if last is not None:
         said["lastState"] = {"terminated": last}
-    return _on_node(which, [said], init=init)
+    return _on_node(which, [said], init=init, since=since)
 
 
 def running(*, start: str = STARTED, ready: bool = True, since: str = STARTED, **which: Any) -> Body:
