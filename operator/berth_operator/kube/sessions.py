@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from berth_api.admin import AdminSession, SessionPut
 from berth_api.crd import SessionSpec, SessionStatus, StreamingSession, seconds
 from berth_operator.admin_client import AdminClient
-from berth_operator.errors import AdminRefused
+from berth_operator.errors import AdminRefused, AdminUnavailable
 from berth_operator.kube.absences import Gone
 from berth_operator.kube.cluster import Cluster
 from berth_operator.kube.ledger_view import LedgerView
 from berth_operator.kube.metrics import Metrics
 from berth_operator.kube.notices import Notice, tell
-from berth_operator.kube.session_status import FleetWord, Refusal, condition, judge, reason
+from berth_operator.kube.session_status import UNANSWERED, FleetWord, Refusal, condition, judge, reason
 from berth_operator.kube.status_writer import StatusWriter
 from berth_operator.kube.store import Body, Key, Store
 from berth_operator.model import FleetKey
@@ -54,7 +54,7 @@ class Sessions:
         writer: StatusWriter,
         metrics: Metrics,
         clock: Callable[[], float],
-        word: Callable[[FleetKey], FleetWord],
+        word: Callable[[FleetKey], FleetWord | None],
         pod_of: Callable[[str], str],
     ) -> None:
         self._store = store
@@ -70,31 +70,25 @@ class Sessions:
     async def look(self, key: Key) -> float | None:
         """Return in how many seconds to look again. Raises AdminUnavailable while nobody can say how the session is."""
         body = self._store.get("session", key)
-        if body is None or not self._ledger.knows(key.namespace):
+        if body is None:
             return None
         try:
             resource = StreamingSession.model_validate(body)
         except ValidationError as error:
             log.warning("a resource makes no sense", session=str(key), error=str(error))
             return None
-        answer = await self._wish(key, body["metadata"]["uid"], resource)
-        now = self._clock()
-        status = judge(
-            generation=resource.metadata["generation"],
-            record=answer.record,
-            refusal=answer.refusal,
-            fleet=self._word(FleetKey(key.namespace, resource.spec.fleet)),
-            pod_of=self._pod_of,
-            before=resource.status,
-            now=now,
-        )
-        early = self._writer.early_s(body, status)
-        if early > 0:
-            return early
-        # Before the status: whoever is killed between the two tells it again, and is told that it is known.
-        await self._tell(body, resource, status, now)
-        await self._writer.write(body, status)
-        return None
+        if not self._ledger.knows(key.namespace):
+            if self._ledger.available is False:
+                await self._unanswered(body, resource)
+            return None  # Once it is known all sessions there are looked at.
+        try:
+            answer = await self._wish(key, body["metadata"]["uid"], resource)
+        except AdminUnavailable:
+            await self._unanswered(body, resource)
+            raise
+        fleet = self._word(FleetKey(key.namespace, resource.spec.fleet))
+        # A fleet that has not been looked at yet is about to be, and then has its sessions looked at.
+        return await self._say(body, resource, answer, fleet) if fleet is not None else None
 
     async def close(self, gone: Gone) -> None:
         """The resource of that uid is gone: so is its session, or it stays as its deletionPolicy says."""
@@ -112,6 +106,32 @@ class Sessions:
             return Answer(None, Refusal(error.type, str(error), str(error.members.get("reason", ""))))
         self._ledger.learned(key, found)
         return Answer(found, None)
+
+    async def _unanswered(self, body: Body, resource: StreamingSession) -> None:
+        """No gateway answers. What was said of the session stays, for it may be true; of a new one this is said."""
+        if not reason(resource.status):
+            fleet = self._word(FleetKey(body["metadata"]["namespace"], resource.spec.fleet))
+            await self._say(body, resource, Answer(None, UNANSWERED), fleet or FleetWord(exists=True))
+
+    async def _say(self, body: Body, resource: StreamingSession, answer: Answer, fleet: FleetWord) -> float | None:
+        """Write its status; return in how many seconds to look again where it is too early for that."""
+        now = self._clock()
+        status = judge(
+            generation=resource.metadata["generation"],
+            record=answer.record,
+            refusal=answer.refusal,
+            fleet=fleet,
+            pod_of=self._pod_of,
+            before=resource.status,
+            now=now,
+        )
+        early = self._writer.early_s(body, status)
+        if early > 0:
+            return early
+        # Before the status: whoever is killed between the two tells it again, and is told that it is known.
+        await self._tell(body, resource, status, now)
+        await self._writer.write(body, status)
+        return None
 
     async def _tell(self, body: Body, resource: StreamingSession, status: SessionStatus, now: float) -> None:
         before, ready = resource.status, condition(status, "Ready")

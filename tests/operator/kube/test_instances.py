@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
+from berth_operator.kube import instances
+from berth_operator.kube.conditions import timestamp
+from berth_operator.kube.instances import Clock, Heard, Trouble
+from berth_operator.kube.store import Body
+from berth_operator.model import Instance, Place, Ready
 from kubekit.bodies import (
     FLEET,
     REVISION,
@@ -19,12 +25,6 @@ from kubekit.bodies import (
     waiting,
 )
 from kubekit.clock import START
-
-from berth_operator.kube import instances
-from berth_operator.kube.conditions import timestamp
-from berth_operator.kube.instances import Clock, Heard, Trouble
-from berth_operator.kube.store import Body
-from berth_operator.model import Instance, Place, Ready
 
 NOW = START
 GONE_S = 30.0
@@ -182,7 +182,9 @@ class TestTrouble:
 
     def test_so_it_is_told_while_it_tries_again(self) -> None:
         body = running(ready=False)
-        body["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 1, "message": "out of memory"}}
+        body["status"]["containerStatuses"][0]["lastState"] = {
+            "terminated": {"exitCode": 1, "message": "out of memory"}
+        }
         assert instances.trouble(body) == Trouble("ModelLoadFailed", "exit status 1: out of memory")
 
     def test_once_it_serves_that_is_forgiven(self) -> None:

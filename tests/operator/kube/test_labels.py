@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from kubekit.bodies import FLEET, pod
 
 from berth_operator.kube import labels
 from berth_operator.model import FleetKey, Place
+from kubekit.bodies import FLEET, pod
 
 PLACE = Place(FLEET, 3, "0a1b2c3d")
 
