@@ -79,11 +79,12 @@ class Hands:
                     await self._drop(worker_id)
 
     async def bury(self, place: Place, pod: Body) -> None:
-        """Remove the object of a pod that is over, which counts as a failure of its place."""
+        """Remove the object of a pod that is over, which counts as a failure of its place unless it was told to end."""
         meta = pod["metadata"]
         if meta["uid"] not in self.ending:
             self.ending.add(meta["uid"])
-            self._failed(place)
+            if "deletionTimestamp" not in meta:
+                self._failed(place)
         await self._cluster.delete_pod(meta["namespace"], meta["name"], uid=meta["uid"], grace_s=0)
 
     def _failed(self, place: Place) -> None:
