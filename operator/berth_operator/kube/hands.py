@@ -65,7 +65,7 @@ class Hands:
                 case Start(place) if resource is not None:
                     orders.append(self._start(resource, place))
                 case Stop(place):
-                    orders.append(self._end(at[place], "removed"))
+                    orders.append(self._end(at[place], "removed", grace_s=pods.DRAINED_S))
                 case Kill(place):
                     orders.append(self._end(at[place], "replaced: it does not answer"))
         await asyncio.gather(*orders)
@@ -104,10 +104,10 @@ class Hands:
         self._store.wrote("pod", made)
         log.info("pod started", fleet=str(place.fleet), pod=str(place))
 
-    async def _end(self, pod: Body, how: str) -> None:
+    async def _end(self, pod: Body, how: str, grace_s: int | None = None) -> None:
         meta = pod["metadata"]
         self.ending.add(meta["uid"])
-        await self._cluster.delete_pod(meta["namespace"], meta["name"], uid=meta["uid"])
+        await self._cluster.delete_pod(meta["namespace"], meta["name"], uid=meta["uid"], grace_s=grace_s)
         log.info("pod ended", namespace=meta["namespace"], pod=meta["name"], how=how)
 
     async def _put(self, place: Place, ready: Ready, *, cordoned: bool) -> None:
