@@ -43,7 +43,10 @@ class Crowd:
         # A version of 0: the API server's cache will do, so that asking costs etcd nothing.
         found = await self.scene.api.list(self.path, resourceVersion="0")
         return sum(
-            any(each["type"] == "Ready" and each["status"] == "True" for each in one.get("status", {}).get("conditions", ()))
+            any(
+                each["type"] == "Ready" and each["status"] == "True"
+                for each in one.get("status", {}).get("conditions", ())
+            )
             for one in found
         )
 
