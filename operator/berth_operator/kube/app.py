@@ -74,7 +74,7 @@ class Operator:
         self._admin = admin
         self._store = Store(self._changed, clock)
         self._roster = Roster(admin, clock)
-        self._ledger = LedgerView(admin, self._session_moved)
+        self._ledger = LedgerView(admin, self._session_moved, relist_s=times.history_s, clock=clock)
         self._absences = Absences(times.absent_s)
         self._listed = asyncio.Event()
         self._watching = asyncio.Event()
