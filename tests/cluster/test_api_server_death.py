@@ -26,9 +26,7 @@ async def test_turns_go_on_without_an_api_server(scene: Scene, plane: ControlPla
 
     plane.kill("kube-apiserver")
     told = [await turn(scene.client, "alice", FIRST)]
-    told.append(
-        await turn(scene.client, "alice", LONG, at_token(20, lambda: scene.node.kill(scene.namespace, home)))
-    )
+    told.append(await turn(scene.client, "alice", LONG, at_token(20, lambda: scene.node.kill(scene.namespace, home))))
     assert told[1].named("turn.moved")
     opened = (await scene.client.open(fleet="tiny"))["name"]
     same([await turn(scene.client, opened, FIRST)], expected[:1])
