@@ -107,7 +107,7 @@ class Sessions:
         if early > 0:
             return early
         # Before the status: whoever is killed between the two tells it again, and is told that it is known.
-        await self._tell(body, resource, status, now)
+        await self._tell(body, resource, answer.record, status, now)
         if not await self._writer.write(body, status) and answer.record is seen.record and answer.refusal is None:
             self._settled[key] = seen
         return None
@@ -131,12 +131,14 @@ class Sessions:
         self._ledger.learned(key, found)
         return Answer(found, None)
 
-    async def _tell(self, body: Body, resource: StreamingSession, status: SessionStatus, now: float) -> None:
+    async def _tell(
+        self, body: Body, resource: StreamingSession, record: AdminSession | None, status: SessionStatus, now: float
+    ) -> None:
         before, ready = resource.status, condition(status, "Ready")
         last, count = status.last_recovery, status.recoveries or 0
         new = count - ((before.recoveries if before else None) or 0)
-        if new > 0 and last is not None:
-            self._metrics.recovered(body["metadata"]["namespace"], resource.spec.fleet, last.reason, new)
+        if new > 0 and last is not None and record is not None and record.last_recovery is not None:
+            self._metrics.recovered(record.namespace, record.fleet, record.last_recovery.reason, new)
             message = f"went on at {last.to} after {last.from_} was lost or drained ({last.reason}); recovery {count}"
             await tell(self._cluster, body, Notice("Normal", "Recovered", message), now)
         kind = WORTH_TELLING.get(ready.reason)

@@ -201,6 +201,11 @@ class Rig:
                 raise RuntimeError(f"{method} {path}: {answer.status} {text}\n{gateway.process.tail()}")
             return await answer.json(content_type=None) if text else None
 
+    @property
+    def worker_token(self) -> Path:
+        """The file of what a worker wants to see."""
+        return self.folder / "worker.token"
+
     def worker_headers(self) -> dict[str, str]:
         """What a worker wants to see."""
         return {"Authorization": f"Bearer {self._tokens['worker']}"}
