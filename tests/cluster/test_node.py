@@ -215,6 +215,7 @@ async def test_a_forced_deletion_kills_at_once(pods: Pods, node: Node, kubectl: 
     await until(lambda: dead(pid), "the process is gone")
 
 
+@pytest.mark.usefixtures("node")
 async def test_the_eviction_api_asks_the_budget_and_then_ends_the_pod(pods: Pods, api: Api, kubectl: Kubectl) -> None:
     await pods.make(pod("a", WEB, LISTEN, labels={"app": "a"}, container=READY))
     await pods.ready("a")

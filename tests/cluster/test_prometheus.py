@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from clusterkit import monitoring
 from clusterkit.monitoring import monitored
 from clusterkit.scene import Scene
+from clusterkit.traffic import PATIENT
 from clusterkit.waiting import until
 from fleetkit.client import greedy
 from fleetkit.dashboard import QUERIES, asking, filled
@@ -18,6 +22,12 @@ SEEN_S = 90.0
 """Scrapes, the operator's polls and a worker's start on a busy machine."""
 DIES_AT = 20
 """Ids of the last turn after which its pod is deleted."""
+
+
+@pytest.fixture
+def berth_args() -> dict[str, Any]:
+    """No lease and no worker is to be lost but to the deletion."""
+    return {**PATIENT, "direct": True}
 
 
 async def test_every_panel_has_data_and_tells_of_a_lost_pod(scene: Scene, tmp_path: Path) -> None:
