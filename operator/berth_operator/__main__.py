@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import uvloop
 
 from berth_operator.errors import FleetError
 from berth_operator.kube.app import running
@@ -88,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = settings_of(options)
         configure(options.log_format)
-        uvloop.run(run(settings))
+        # Not uvloop: with aiohttp above it, a connection that fails in its making closes its descriptor twice, the second
+        # time maybe somebody else's. An API server that goes makes many of those at once, and the operator went with it.
+        asyncio.run(run(settings))
     except (OSError, ValueError, FleetError) as error:
         flags.exit(1, f"berth_operator: {error}\n")
     return 0

@@ -10,7 +10,7 @@ import yaml
 from clusterkit.api import Api
 from clusterkit.audit import Audit
 from clusterkit.kubectl import Kubectl
-from clusterkit.platform import ACCOUNT, RIGHTS, Platform
+from clusterkit.platform import ACCOUNT, RIGHTS
 from clusterkit.scene import fleet, session
 from clusterkit.waiting import until
 
@@ -21,9 +21,8 @@ def berth_args() -> dict[str, Any]:
     return {"gateways": 1}
 
 
-async def test_the_operator_uses_all_its_rights_and_misses_none(
-    berth: Platform, kubectl: Kubectl, audit: Audit, api: Api
-) -> None:
+@pytest.mark.usefixtures("berth")
+async def test_the_operator_uses_all_its_rights_and_misses_none(kubectl: Kubectl, audit: Audit, api: Api) -> None:
     """A pod made and removed, statuses, an Event: one of each thing it ever does."""
     await kubectl.apply([fleet("tiny"), session("alice"), session("bob", fleet="other")])
     await kubectl.wait("ifl/tiny", "condition=Stalled", 60)

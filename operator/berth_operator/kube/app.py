@@ -12,7 +12,7 @@ import aiohttp
 import structlog
 
 from berth_operator.admin_client import AdminClient
-from berth_operator.errors import AdminRefused, AdminUnavailable, ClusterUnavailable
+from berth_operator.errors import AdminRefused, AdminUnavailable, ClusterRefused, ClusterUnavailable
 from berth_operator.kube import http
 from berth_operator.kube.absences import Absences, Lost
 from berth_operator.kube.cluster import Cluster, configuration_of, connected
@@ -38,6 +38,8 @@ log = structlog.get_logger("berth_operator")
 FLEET_LOOKS, SESSION_LOOKS, CLOSINGS = 8, 32, 8
 """Looks side by side. A fleet's may wait for many pods; sessions come by the thousand."""
 NAMES_KEPT = 10_000
+BLIND_S = 1.0
+"""Between two tries of a complete list, until there is one."""
 LATE_RESYNCS = 3
 """A watch that owes a change for so many complete lists is dead."""
 
@@ -78,6 +80,7 @@ class Operator:
         self._absences = Absences(times.absent_s)
         self._listed = asyncio.Event()
         self._watching = asyncio.Event()
+        self._blind = ""
         self._fleets = Fleets(
             settings,
             self._store,
@@ -122,9 +125,9 @@ class Operator:
         return [f"the watch of {kind}s is {age:.0f} s behind" for kind, age in late.items() if age > limit]
 
     def waits(self) -> list[str]:
-        """Return what has not been seen yet."""
+        """Return what has not been seen yet, or cannot be seen now."""
         parts = {"the cluster's objects": self._listed.is_set(), "the watch": self._watching.is_set()}
-        return [f"waiting for {name}" for name, there in parts.items() if not there]
+        return [*(f"waiting for {name}" for name, there in parts.items() if not there), *filter(None, [self._blind])]
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Watch, look and keep up until a signal ends the watch; `ready` is called once everything has been seen.
@@ -221,9 +224,13 @@ class Operator:
         while True:
             try:
                 await self._list()
-            except ClusterUnavailable as error:
+            except (ClusterUnavailable, ClusterRefused) as error:
+                # Refused: an API server that has just started does not know its own rules yet.
+                self._blind = f"no complete list: {error}"
                 log.warning("no complete list", error=str(error))
-            await asyncio.sleep(self._settings.times.resync_s if self._listed.is_set() else 1.0)
+            else:
+                self._blind = ""
+            await asyncio.sleep(BLIND_S if self._blind else self._settings.times.resync_s)
 
     async def _list(self) -> None:
         before = [Lost(Key(each.namespace, each.name), each.uid) for each in self._ledger.all()]
