@@ -134,7 +134,7 @@ class Fleets:
 
     async def _bury(self, place: Place, pod: Body, body: Body | None) -> None:
         status = pod["status"]
-        if body is not None:
+        if body is not None and "deletionTimestamp" not in pod["metadata"]:
             why = f"{status.get('reason') or status['phase']}: {status.get('message', 'it ended')}"
             message = f"pod {place} ({pod['metadata']['uid']}) is replaced. {why}"
             await tell(self._cluster, body, Notice("Warning", "WorkerFailed", message), self._clock())

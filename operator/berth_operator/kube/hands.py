@@ -65,7 +65,7 @@ class Hands:
                 case Start(place) if resource is not None:
                     orders.append(self._start(resource, place))
                 case Stop(place):
-                    orders.append(self._end(at[place], "removed"))
+                    orders.append(self._end(at[place], "removed", grace_s=pods.DRAINED_S))
                 case Kill(place):
                     orders.append(self._end(at[place], "replaced: it does not answer"))
         await asyncio.gather(*orders)
@@ -79,11 +79,12 @@ class Hands:
                     await self._drop(worker_id)
 
     async def bury(self, place: Place, pod: Body) -> None:
-        """Remove the object of a pod that is over, which counts as a failure of its place."""
+        """Remove the object of a pod that is over, which counts as a failure of its place unless it was told to end."""
         meta = pod["metadata"]
         if meta["uid"] not in self.ending:
             self.ending.add(meta["uid"])
-            self._failed(place)
+            if "deletionTimestamp" not in meta:
+                self._failed(place)
         await self._cluster.delete_pod(meta["namespace"], meta["name"], uid=meta["uid"], grace_s=0)
 
     def _failed(self, place: Place) -> None:
@@ -103,10 +104,10 @@ class Hands:
         self._store.wrote("pod", made)
         log.info("pod started", fleet=str(place.fleet), pod=str(place))
 
-    async def _end(self, pod: Body, how: str) -> None:
+    async def _end(self, pod: Body, how: str, grace_s: int | None = None) -> None:
         meta = pod["metadata"]
         self.ending.add(meta["uid"])
-        await self._cluster.delete_pod(meta["namespace"], meta["name"], uid=meta["uid"])
+        await self._cluster.delete_pod(meta["namespace"], meta["name"], uid=meta["uid"], grace_s=grace_s)
         log.info("pod ended", namespace=meta["namespace"], pod=meta["name"], how=how)
 
     async def _put(self, place: Place, ready: Ready, *, cordoned: bool) -> None:

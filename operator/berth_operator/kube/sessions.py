@@ -18,7 +18,7 @@ from berth_operator.kube.metrics import Metrics
 from berth_operator.kube.notices import Notice, tell
 from berth_operator.kube.session_status import FleetWord, Refusal, condition, judge, reason
 from berth_operator.kube.status_writer import StatusWriter
-from berth_operator.kube.store import Body, Key, Store
+from berth_operator.kube.store import Body, Key, Store, version_of
 from berth_operator.model import FleetKey
 
 log = structlog.get_logger("berth_operator.sessions")
@@ -38,6 +38,14 @@ class Answer(NamedTuple):
 
     record: AdminSession | None
     refusal: Refusal | None
+
+
+class Seen(NamedTuple):
+    """All that a look at a session goes by, time left aside."""
+
+    version: int
+    record: AdminSession | None
+    fleet: FleetWord
 
 
 class Sessions:
@@ -65,11 +73,19 @@ class Sessions:
         self._clock = clock
         self._word = word
         self._pod_of = pod_of
+        self._settled: dict[Key, Seen] = {}
+        """Of a session for which the last look found nothing to do, what it went by: the same again is as it was."""
 
     async def look(self, key: Key) -> float | None:
         """Return in how many seconds to look again. Raises AdminUnavailable while nobody can say how the session is."""
         body = self._store.get("session", key)
+        settled = self._settled.pop(key, None)
         if body is None or not self._ledger.knows(key.namespace):
+            return None
+        fleet = FleetKey(key.namespace, body["spec"].get("fleet", "default"))
+        seen = Seen(version_of(body), self._ledger.get(key), self._word(fleet))
+        if seen == settled:
+            self._settled[key] = seen
             return None
         try:
             resource = StreamingSession.model_validate(body)
@@ -82,7 +98,7 @@ class Sessions:
             generation=resource.metadata["generation"],
             record=answer.record,
             refusal=answer.refusal,
-            fleet=self._word(FleetKey(key.namespace, resource.spec.fleet)),
+            fleet=seen.fleet,
             pod_of=lambda worker: self._pod_of(key.namespace, worker),
             before=resource.status,
             now=now,
@@ -92,7 +108,8 @@ class Sessions:
             return early
         # Before the status: whoever is killed between the two tells it again, and is told that it is known.
         await self._tell(body, resource, status, now)
-        await self._writer.write(body, status)
+        if not await self._writer.write(body, status) and answer.record is seen.record and answer.refusal is None:
+            self._settled[key] = seen
         return None
 
     async def close(self, lost: tuple[Key, str]) -> None:

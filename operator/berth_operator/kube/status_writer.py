@@ -49,20 +49,22 @@ class StatusWriter:
             return 0.0
         return max(0.0, due - self._clock())
 
-    async def write(self, body: Body, status: FleetStatus | SessionStatus) -> None:
-        """Make the object's status so. One that is not there any more, or under another uid, has nothing written."""
+    async def write(self, body: Body, status: FleetStatus | SessionStatus) -> bool:
+        """Make the object's status so; False: it is so. One that is not there any more, or under another uid, has
+        nothing written."""
         change, uid = _change(body, status), body["metadata"]["uid"]
         if not change:
-            return
+            return False
         key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
         try:
             written = await self._cluster.patch_status(self._kind, *key, uid=uid, status=change)
         except ClusterRefused as error:
             if error.status in (404, 409):
-                return
+                return True
             raise
         self._wrote[uid] = self._clock()
         self._store.wrote(self._kind, written)
+        return True
 
     def forget(self, uid: str) -> None:
         self._wrote.pop(uid, None)

@@ -24,6 +24,19 @@ REQUEST_S = 60.0
 """For a list of everything."""
 
 
+class _NoEssence(kopf.DiffBaseStorage):
+    """Nothing to compare an object with: that is for handlers of changes, and costs several copies an event."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+
 async def watch(store: Store, kubeconfig: str | None, namespaces: Sequence[str], *, ready: asyncio.Event) -> None:
     """Tell the store of every change until SIGTERM or SIGINT, which Kopf listens for; `ready` is set once it does."""
     registry = kopf.OperatorRegistry()
@@ -85,6 +98,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = CONNECT_S
     settings.networking.request_timeout = REQUEST_S
     settings.queueing.idle_timeout = 1.0
+    settings.persistence.diffbase_storage = _NoEssence()
     # Of handlers that we do not have: should one be added, it must not use names that another operator's Kopf uses too.
     settings.persistence.finalizer = f"{GROUP}/never"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{GROUP}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 
+from clusterkit.api import Object
 from clusterkit.audit import Audit, Request
 from clusterkit.platform import ACCOUNT
 from clusterkit.scene import VERSION, Scene, session
@@ -42,13 +44,7 @@ class Crowd:
         """Return how many are Ready."""
         # A version of 0: the API server's cache will do, so that asking costs etcd nothing.
         found = await self.scene.api.list(self.path, resourceVersion="0")
-        return sum(
-            any(
-                each["type"] == "Ready" and each["status"] == "True"
-                for each in one.get("status", {}).get("conditions", ())
-            )
-            for one in found
-        )
+        return sum(map(_is_ready, found))
 
     async def all_ready(self, timeout_s: float) -> None:
         async def so() -> bool:
@@ -67,7 +63,9 @@ class Crowd:
 
     async def all_closed(self, timeout_s: float) -> None:
         async def so() -> bool:
-            return await self.kept() == 0
+            with suppress(RuntimeError):  # a ledger that does not answer in time is asked again, as the operator does
+                return await self.kept() == 0
+            return False
 
         await until(so, "the ledger has closed every session", timeout_s, every_s=0.5)
 
@@ -80,3 +78,8 @@ def by_the_operator(audit: Audit, since: int) -> list[Request]:
 def writes_a_session(audit: Audit, since: int) -> Counter[str]:
     """Return how often the status of each session was written, by its name."""
     return Counter(write.name for write in audit.writes(since=since, user=f":{ACCOUNT}", resource=STATUS))
+
+
+def _is_ready(one: Object) -> bool:
+    conditions = one.get("status", {}).get("conditions", ())
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

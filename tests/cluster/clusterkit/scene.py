@@ -93,6 +93,22 @@ class Scene:
         await until(so, f"{what} is {type_} by reason {wanted}", timeout_s)
         return (await self.condition(what, type_))[2]
 
+    async def settled(self, fleet: str = "tiny", timeout_s: float = READY_S) -> None:
+        """Wait until a fleet is as its spec wants it: all of one revision, all serving, nobody leaving."""
+
+        async def so() -> bool:
+            found = await self.kubectl.get(f"ifl/{fleet}")
+            status = found["status"]
+            kinds = {condition["type"]: condition["status"] for condition in status["conditions"]}
+            left = await self.kubectl.items("pods", "-l", f"berth.dev/fleet={fleet}")
+            return (
+                bool(status["observedGeneration"] == found["metadata"]["generation"])
+                and kinds == {"Ready": "True"}
+                and len(left) == status["desiredReplicas"]
+            )
+
+        await until(so, f"ifl/{fleet} is settled", timeout_s)
+
     async def events(self, reason: str) -> list[Object]:
         """The namespace's Events of one reason."""
         return [event for event in await self.kubectl.items("events") if event["reason"] == reason]
