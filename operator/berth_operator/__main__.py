@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = settings_of(options)
         configure(options.log_format)
-        # Not uvloop: with aiohttp above it, a connection that fails in its making closes its descriptor twice, the second
-        # time maybe somebody else's. An API server that goes makes many of those at once, and the operator went with it.
+        # Not uvloop: with aiohttp above it, a connection that fails in its making closes its descriptor twice, and the
+        # second time it may be somebody else's. When an API server goes there are many of those at once.
         asyncio.run(run(settings))
     except (OSError, ValueError, FleetError) as error:
         flags.exit(1, f"berth_operator: {error}\n")

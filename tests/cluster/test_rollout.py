@@ -45,9 +45,7 @@ async def test_a_new_template_replaces_every_worker_and_no_turn_is_lost(scene: S
     assert (min(seen.workers), max(seen.pods)) == (2, 3)
 
 
-async def test_workers_on_gpus_are_replaced_in_place(
-    scene: Scene, start_node: Callable[..., Awaitable[Node]]
-) -> None:
+async def test_workers_on_gpus_are_replaced_in_place(scene: Scene, start_node: Callable[..., Awaitable[Node]]) -> None:
     """As many GPUs as workers: one goes before the next comes, and one goes on serving."""
     await start_node(capacity=Capacity(gpus=2))
     await scene.fleet(replicas=2, slots=12, template=GPU)
