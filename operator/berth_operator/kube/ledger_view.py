@@ -23,8 +23,8 @@ class LedgerView:
     def __init__(
         self, admin: AdminClient, changed: Callable[[Key], None], *, relist_s: float, clock: Callable[[], float]
     ) -> None:
-        self.available = False
-        """Whether a gateway answered when asked last."""
+        self.available: bool | None = None
+        """Whether a gateway answered when asked last; None: none has been asked yet."""
         self._admin = admin
         self._changed = changed
         self._relist_s = relist_s

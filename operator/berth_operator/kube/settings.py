@@ -31,6 +31,11 @@ class Times:
     api_s: float = 15.0
     """For one answer of the API server."""
 
+    @property
+    def late_s(self) -> float:
+        """A watch that owes a change for so long is dead; what no list has shown for so long is not relied on."""
+        return 3 * self.resync_s
+
 
 @dataclass(frozen=True)
 class PodSettings:

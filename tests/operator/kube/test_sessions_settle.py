@@ -35,7 +35,7 @@ class World:
     """An API server that takes statuses, and a ledger that has one session."""
 
     def __init__(self) -> None:
-        self.store = Store(lambda *_: None, self.clock)
+        self.store = Store(lambda *_: None, lambda *_: None, self.clock)
         self.record = RECORD
         self.fleet = FleetWord(exists=True, usable=1)
         self.written: list[dict[str, Any]] = []
@@ -69,7 +69,7 @@ class World:
     def get(self, key: Key) -> AdminSession | None:
         return self.record if key == KEY else None
 
-    async def patch_status(self, *_: Any, status: dict[str, Any], **__: Any) -> dict[str, Any]:
+    async def patch_status(self, _: Any, __: Any, status: dict[str, Any]) -> dict[str, Any]:
         self.written.append(status)
         body = copy.deepcopy(self.store.get("session", KEY))
         body["status"] = {**body.get("status", {}), **status}
