@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--port", type=_number(0, 65535), default=server.port, help="0 picks a free one")
     flags.add_argument("--token-file", type=Path, help="file with the token that callers must send")
     flags.add_argument("--pod-uid", default=server.pod_uid, help="first half of the worker's id")
+    flags.add_argument(
+        "--drain-s", type=_seconds, default=server.drain_s, help="what running turns are given to end after SIGTERM"
+    )
     flags.add_argument("--log-format", choices=["json", "console"], default="json")
     return flags
 
@@ -99,7 +102,7 @@ def settings(argv: Sequence[str]) -> Settings:
             mixed_chunk=given.mixed_chunk,
             retract_every=given.retract_every,
         ),
-        ServerSettings(host=given.host, port=given.port, token=token, pod_uid=given.pod_uid),
+        ServerSettings(host=given.host, port=given.port, token=token, pod_uid=given.pod_uid, drain_s=given.drain_s),
         given.log_format,
     )
 

@@ -77,7 +77,7 @@ class ServerSettings:
     """A step that takes longer is overdue and fails /health: many times a full prefill chunk on a slow CPU, and below
     the 20 s after which a gateway that hears nothing asks for /health."""
     drain_s: float = 30.0
-    """What running turns are given to end after SIGTERM: Kubernetes' default grace period."""
+    """What running turns are given to end after SIGTERM; Kubernetes' default grace period."""
 
 
 @dataclass(frozen=True, slots=True)

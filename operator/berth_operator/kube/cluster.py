@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import msgspec
 from kubernetes.aio import client, config
 
 from berth_api.crd import GROUP, VERSION
@@ -52,6 +53,8 @@ async def configuration_of(kubeconfig: str | None) -> client.Configuration:
 @asynccontextmanager
 async def connected(configuration: client.Configuration, timeout_s: float) -> AsyncIterator[Cluster]:
     """Hold connections for as long as the body runs."""
+    # A kubeconfig names its proxy itself. To look for one in the environment costs two threads' hand-over a request.
+    configuration.client_session_kwargs = {"trust_env": False}
     async with client.ApiClient(configuration) as api:
         yield Cluster(api, timeout_s)
 
@@ -119,7 +122,7 @@ class Cluster:
             why = str(error) or type(error).__name__
             raise ClusterUnavailable(f"the API server does not answer: {why}") from error
         if answer.status < 300:
-            return json.loads(content)
+            return msgspec.json.decode(content)  # a list of a thousand objects is megabytes: several times the speed
         raise refusal(answer.status, content)
 
 

@@ -70,14 +70,13 @@ class Hands:
 
         Raises what kept a pod from being told to end.
         """
-        grace_s = pods.grace_s(resource.spec) if resource is not None else None
         orders = []
         for action in actions:
             match action:
                 case Stop(place):
-                    orders.append(self._end(at[place], "removed", grace_s))
+                    orders.append(self._end(at[place], "removed", grace_s=pods.DRAINED_S))
                 case Kill(place):
-                    orders.append(self._end(at[place], "replaced: it does not answer", grace_s))
+                    orders.append(self._end(at[place], "replaced: it does not answer"))
         if resource is not None:
             orders.append(self._start(resource, [action.place for action in actions if isinstance(action, Start)]))
         outcomes = await asyncio.gather(*orders, return_exceptions=True)
@@ -156,7 +155,7 @@ class Hands:
         self.refused[place] = why
         return why
 
-    async def _end(self, pod: Body, how: str, grace_s: int | None) -> None:
+    async def _end(self, pod: Body, how: str, grace_s: int | None = None) -> None:
         meta = pod["metadata"]
         await self._cluster.delete_pod(meta["namespace"], meta["name"], uid=meta["uid"], grace_s=grace_s)
         self.ending.add(meta["uid"])

@@ -19,6 +19,8 @@ STARTUP_S, READINESS_S, LIVENESS_S = 2, 2, 10
 """Periods of the probes: the first two are felt by whoever waits, the last only finds what the gateways have left."""
 GRACE_MARGIN_S = 15
 """What a worker has beyond the drain deadline to end, before it is killed."""
+DRAINED_S = 5
+"""What a worker has to end whose turns have been waited for: one that still runs has had its time, and moves."""
 DEVICES = "/"
 """Resources with a domain in their name, such as nvidia.com/gpu, are devices."""
 _MODEL, _TOKEN, _TMP = "/models", "/var/run/berth", "/tmp"  # noqa: S108 - inside the pod
@@ -34,10 +36,11 @@ def key_of(fleet: InferenceFleet) -> FleetKey:
 def revision(fleet: InferenceFleet, settings: PodSettings, start_s: float) -> str:
     """Name what the fleet's pods are made from: pods of another revision are to be replaced.
 
-    How long a pod may take to end is left out: it is told with the order to end.
+    The drain deadline is left out: nobody wants all workers drained for that. Where the operator ends a pod it waits by
+    itself, as long as the spec says then.
     """
-    spec = _pod_spec(fleet.spec, settings, start_s)
-    del spec["terminationGracePeriodSeconds"]
+    usual = FleetSpec.model_fields["drain_deadline"].default
+    spec = _pod_spec(fleet.spec.model_copy(update={"drain_deadline": usual}), settings, start_s)
     template = fleet.spec.template
     content = json.dumps([spec, template.labels, template.annotations], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
@@ -139,6 +142,7 @@ def _args(spec: FleetSpec, model: str) -> list[str]:
         "--pod-uid": "$(POD_UID)",
         "--token-file": f"{_TOKEN}/token",
         "--slots": spec.slots,
+        "--drain-s": f"{seconds(spec.drain_deadline):g}",
         **_engine(spec.engine),
     }
     args = [text for flag, value in flags.items() for text in (flag, str(value))]

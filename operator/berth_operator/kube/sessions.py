@@ -19,7 +19,7 @@ from berth_operator.kube.metrics import Metrics
 from berth_operator.kube.notices import Notice, tell
 from berth_operator.kube.session_status import UNANSWERED, FleetWord, Refusal, condition, judge, reason
 from berth_operator.kube.status_writer import StatusWriter
-from berth_operator.kube.store import Body, Key, Store
+from berth_operator.kube.store import Body, Key, Store, key_of, version_of
 from berth_operator.model import FleetKey
 
 log = structlog.get_logger("berth_operator.sessions")
@@ -39,6 +39,14 @@ class Answer(NamedTuple):
 
     record: AdminSession | None
     refusal: Refusal | None
+
+
+class Seen(NamedTuple):
+    """All that a look at a session goes by, time left aside."""
+
+    version: int
+    record: AdminSession | None
+    fleet: FleetWord | None
 
 
 class Sessions:
@@ -66,11 +74,18 @@ class Sessions:
         self._clock = clock
         self._word = word
         self._pod_of = pod_of
+        self._settled: dict[Key, Seen] = {}
+        """Of a session for which the last look found nothing to do, what it went by: the same again is as it was."""
 
     async def look(self, key: Key) -> float | None:
         """Return in how many seconds to look again. Raises AdminUnavailable while nobody can say how the session is."""
-        body = self._store.get("session", key)
+        body, settled = self._store.get("session", key), self._settled.pop(key, None)
         if body is None:
+            return None
+        fleet = FleetKey(key.namespace, body["spec"].get("fleet", "default"))
+        seen = Seen(version_of(body), self._ledger.get(key), self._word(fleet))
+        if seen == settled:
+            self._settled[key] = seen
             return None
         try:
             resource = StreamingSession.model_validate(body)
@@ -79,16 +94,16 @@ class Sessions:
             return None
         if not self._ledger.knows(key.namespace):
             if self._ledger.available is False:
-                await self._unanswered(body, resource)
+                await self._unanswered(body, resource, seen)
             return None  # Once it is known all sessions there are looked at.
         try:
             answer = await self._wish(key, body["metadata"]["uid"], resource)
         except AdminUnavailable:
-            await self._unanswered(body, resource)
+            await self._unanswered(body, resource, seen)
             raise
-        fleet = self._word(FleetKey(key.namespace, resource.spec.fleet))
-        # A fleet that has not been looked at yet is about to be, and then has its sessions looked at.
-        return await self._say(body, resource, answer, fleet) if fleet is not None else None
+        if seen.fleet is None:
+            return None  # It is about to be looked at, and then all its sessions are.
+        return await self._say(body, resource, seen, answer)
 
     async def close(self, gone: Gone) -> None:
         """The resource of that uid is gone: so is its session, or it stays as its deletionPolicy says."""
@@ -107,20 +122,19 @@ class Sessions:
         self._ledger.learned(key, found)
         return Answer(found, None)
 
-    async def _unanswered(self, body: Body, resource: StreamingSession) -> None:
+    async def _unanswered(self, body: Body, resource: StreamingSession, seen: Seen) -> None:
         """No gateway answers. What was said of the session stays, for it may be true; of a new one this is said."""
         if not reason(resource.status):
-            fleet = self._word(FleetKey(body["metadata"]["namespace"], resource.spec.fleet))
-            await self._say(body, resource, Answer(None, UNANSWERED), fleet or FleetWord(exists=True))
+            await self._say(body, resource, seen, Answer(None, UNANSWERED))
 
-    async def _say(self, body: Body, resource: StreamingSession, answer: Answer, fleet: FleetWord) -> float | None:
+    async def _say(self, body: Body, resource: StreamingSession, seen: Seen, answer: Answer) -> float | None:
         """Write its status; return in how many seconds to look again where it is too early for that."""
         now = self._clock()
         status = judge(
             generation=resource.metadata["generation"],
             record=answer.record,
             refusal=answer.refusal,
-            fleet=fleet,
+            fleet=seen.fleet or FleetWord(exists=True),
             pod_of=self._pod_of,
             before=resource.status,
             now=now,
@@ -129,21 +143,34 @@ class Sessions:
         if early > 0:
             return early
         # Before the status: whoever is killed between the two tells it again, and is told that it is known.
-        await self._tell(body, resource, status, now)
-        await self._writer.write(body, status)
+        recovered = _recoveries(status) - _recoveries(resource.status)
+        await self._tell(body, resource.status, status, recovered, now)
+        outcome = await self._writer.write(body, status)
+        key = key_of(body)
+        if outcome == "same" and answer.record is seen.record and answer.refusal is None:
+            self._settled[key] = seen
+        last = answer.record.last_recovery if answer.record is not None else None
+        if outcome == "written" and recovered > 0 and last is not None:
+            self._metrics.recovered(key.namespace, resource.spec.fleet, last.reason, recovered)
         return None
 
-    async def _tell(self, body: Body, resource: StreamingSession, status: SessionStatus, now: float) -> None:
-        before, ready = resource.status, condition(status, "Ready")
-        last, count = status.last_recovery, status.recoveries or 0
-        new = count - ((before.recoveries if before else None) or 0)
-        if new > 0 and last is not None:
-            self._metrics.recovered(body["metadata"]["namespace"], resource.spec.fleet, last.reason, new)
-            message = f"went on at {last.to} after {last.from_} was lost or drained ({last.reason}); recovery {count}"
+    async def _tell(
+        self, body: Body, before: SessionStatus | None, status: SessionStatus, recovered: int, now: float
+    ) -> None:
+        last, ready = status.last_recovery, condition(status, "Ready")
+        if recovered > 0 and last is not None:
+            message = (
+                f"went on at {last.to} after {last.from_} was lost or drained ({last.reason});"
+                f" recovery {_recoveries(status)}"
+            )
             await tell(self._cluster, body, Notice("Normal", "Recovered", message), now)
         kind = WORTH_TELLING.get(ready.reason)
         if kind is not None and ready.reason != reason(before):
             await tell(self._cluster, body, Notice(kind, ready.reason, ready.message), now)
+
+
+def _recoveries(status: SessionStatus | None) -> int:
+    return (status.recoveries if status is not None else None) or 0
 
 
 def _differs(record: AdminSession, spec: SessionSpec) -> bool:

@@ -30,6 +30,19 @@ LONGEST_PAUSE_S = 5.0
 """Between two tries: who waits for a session's Ready should not wait for this."""
 
 
+class _NoEssence(kopf.DiffBaseStorage):
+    """Nothing to compare an object with: that is for handlers of changes, and costs several copies an event."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+
 class Pauses(Iterable[float]):
     """Seconds between a try and the next, without end: an API server that comes back after hours is asked again."""
 
@@ -113,6 +126,7 @@ def _settings() -> kopf.OperatorSettings:
     # Kopf gives up after some tries, and with one watch it ends all of them.
     settings.networking.error_backoffs = Pauses()
     settings.queueing.idle_timeout = 1.0
+    settings.persistence.diffbase_storage = _NoEssence()
     # Of handlers that we do not have: should one be added, it must not use names that another operator's Kopf uses too.
     settings.persistence.finalizer = f"{GROUP}/never"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{GROUP}")

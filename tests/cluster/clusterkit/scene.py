@@ -9,7 +9,7 @@ told = await turn(scene.client, "alice", body)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -41,6 +41,10 @@ class Scene:
     def client(self) -> Client:
         """A client of the first gateway, in this namespace."""
         return Client(self.http, self.platform.url, namespace=self.namespace)
+
+    def within(self, namespace: str) -> Scene:
+        """The same in another of the platform's namespaces."""
+        return replace(self, namespace=namespace, kubectl=self.kubectl.within(namespace))
 
     async def fleet(self, name: str = "tiny", **spec: Any) -> None:
         """Apply a fleet of the built-in model."""
@@ -88,6 +92,22 @@ class Scene:
 
         await until(so, f"{what} is {type_} by reason {wanted}", timeout_s)
         return (await self.condition(what, type_))[2]
+
+    async def settled(self, fleet: str = "tiny", timeout_s: float = READY_S) -> None:
+        """Wait until a fleet is as its spec wants it: all of one revision, all serving, nobody leaving."""
+
+        async def so() -> bool:
+            found = await self.kubectl.get(f"ifl/{fleet}")
+            status = found["status"]
+            kinds = {condition["type"]: condition["status"] for condition in status["conditions"]}
+            left = await self.kubectl.items("pods", "-l", f"berth.dev/fleet={fleet}")
+            return (
+                bool(status["observedGeneration"] == found["metadata"]["generation"])
+                and kinds == {"Ready": "True"}
+                and len(left) == status["desiredReplicas"]
+            )
+
+        await until(so, f"ifl/{fleet} is settled", timeout_s)
 
     async def events(self, reason: str) -> list[Object]:
         """The namespace's Events of one reason."""

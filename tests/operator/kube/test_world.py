@@ -42,4 +42,6 @@ async def test_at_rest_it_writes_nothing_and_asks_little(world: World) -> None:
     await world.rounds(300)
 
     assert {call[0] for call in world.cluster.calls} == {"list"}
-    assert {call[0] for call in world.admin.calls} <= {"workers", "namespaces", "changes", "fleet"}
+    asked = [call[0] for call in world.admin.calls]
+    assert set(asked) <= {"workers", "namespaces", "changes", "fleet", "sessions"}
+    assert asked.count("sessions") <= 2, "a list of all sessions is for every five minutes"

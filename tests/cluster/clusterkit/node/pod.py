@@ -62,10 +62,11 @@ class Pod:
                 self._deadline = Deadline(grace_s)
             self._deadline.shorten(grace_s)
             self._leaving.set()
+        if self._told is not None and _ready(seen["status"]) != _ready(self._told):
+            self.tell_again()  # the node may have been given up for a while, and its pods with it
 
     async def removed(self) -> None:
         """The object is gone: end everything now."""
-        self.kill(again=False)
         self.life.cancel()
         await asyncio.gather(self.life, *self._chores, return_exceptions=True)
 
@@ -83,15 +84,17 @@ class Pod:
                 return container
         raise LookupError(f"pod {self.name} has no container {name}")
 
-    def kill(self, *, again: bool = True) -> None:
-        """SIGKILL to all containers."""
-        for container in (*self._init, *self._main):
+    async def kill(self, *, again: bool = True) -> None:
+        """SIGKILL to all containers, and wait until they are dead."""
+        everyone = (*self._init, *self._main)
+        for container in everyone:
             container.kill(again=again)
+        await asyncio.gather(*(container.dead() for container in everyone))
 
-    def evict(self, message: str) -> None:
+    async def evict(self, message: str) -> None:
         """End the pod as a kubelet under pressure does: killed, Failed, and left for others to delete."""
+        await self.kill(again=False)
         self._verdict = Verdict("Evicted", message)
-        self.kill(again=False)
         self._tell("Evicted", message)
         self._changed.set()
 
@@ -132,7 +135,7 @@ class Pod:
             await asyncio.gather(*(container.run() for container in self._main))
         except Unsupported as error:
             self._verdict = Verdict("UnsupportedByStandIn", f"a stand-in node knows no {error}")
-            self.kill(again=False)
+            await self.kill(again=False)
         finally:
             self._changed.set()
 
@@ -282,3 +285,7 @@ class Pod:
 
 def _tail(log: Path) -> list[str]:
     return log.read_text(errors="replace").splitlines()[-15:]
+
+
+def _ready(status: Object) -> str:
+    return next((each["status"] for each in status.get("conditions", []) if each["type"] == "Ready"), "")

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from berth_api.crd import InferenceFleet
 from berth_operator.kube.app import Operator
+from berth_operator.kube.pods import revision
 from berth_operator.kube.queue import KeyedQueue
 from berth_operator.kube.settings import KubeSettings, PodSettings, Times
 from berth_operator.kube.store import Body, Key
-from kubekit.bodies import NAMESPACE, fleet, node
+from berth_operator.model import Place
+from kubekit.bodies import FLEET, NAMESPACE, fleet, node
 from kubekit.clock import Clock, Killed
 from kubekit.cluster import FakeCluster
 from kubekit.gateways import FakeAdmin
 
 K = TypeVar("K")
+
+PODS = PodSettings("berth/worker:1", "worker-token")
 
 ROUNDS = 120
 STEP_S = 1.0
@@ -32,7 +37,7 @@ class World:
         self.settings = KubeSettings(
             gateways=("http://gateway",),
             admin_token="secret",
-            pods=PodSettings("berth/worker:1", "worker-token"),
+            pods=PODS,
             namespaces=namespaces,
             times=Times(**times),
         )
@@ -177,6 +182,12 @@ class World:
         except Exception as error:
             self.failures.append(error)
             return 0.5
+
+
+def pod_name(ordinal: int, **spec: Any) -> str:
+    """Return the name of a pod of fleet team/tiny with such a spec."""
+    resource = InferenceFleet.model_validate(fleet(**spec))
+    return str(Place(FLEET, ordinal, revision(resource, PODS, Times().start_s)))
 
 
 def key(name: str) -> Key:
