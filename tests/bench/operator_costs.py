@@ -155,15 +155,16 @@ def show(found: dict[str, Any]) -> str:
     ]
     header = ("", "s", "operator's CPU s", "of a core", "its requests", "of them writes", "its memory MB")
     title = (
-        f"{found['sessions']} sessions applied at once to a worker of {SLOTS} slots (load average {found['load']:.1f})"
+        f"{found['sessions']} sessions made at once for a worker of {SLOTS} slots (load average {found['load']:.1f})"
     )
     asked = [(name, *row) for name, row in requests(found["phases"]).items()]
     ready = found["phases"]["all Ready"]
-    times = ", ".join(f"{count} sessions {writes}" for writes, count in ready["writes_a_session"])
+    times = ", ".join(f"{writes} ({count} sessions)" for writes, count in ready["writes_a_session"])
     return "\n".join(
         [
             table(title, header, rows),
-            f"\nMade by their user within {ready['made_s']:.1f} s. Status writes until all were Ready: {times}.",
+            f"\nMade by their user within {ready['made_s']:.1f} s.",
+            f"Status writes a session until all were Ready: {times}.",
             table("What the operator asked of the API server", ("", *found["phases"]), asked),
         ]
     )
