@@ -6,7 +6,7 @@ often a place failed, what load was wanted) costs only time when it is lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -25,7 +25,7 @@ from berth_operator.kube.sizing import Sizing
 from berth_operator.kube.status_writer import StatusWriter
 from berth_operator.kube.store import Body, Key, Store
 from berth_operator.kube.words import Words
-from berth_operator.model import Action, Fleet, FleetKey, Instance, Place, Registration, Seen
+from berth_operator.model import Action, Drop, Fleet, FleetKey, Instance, Kill, Place, Registration, Seen, Stop
 from berth_operator.plan import plan
 from berth_operator.policy import Policy
 from berth_operator.roster import Roster
@@ -35,7 +35,7 @@ UNSEEN = FleetWord(exists=True, message="the fleet has not been looked at yet")
 
 class Fleets:
     """`moved(fleet)` hears when what sessions must know of a fleet has changed. `current()` says whether the cluster
-    has been seen lately: whoever has not must not tell the gateways about it.
+    has been seen lately: whoever has not must not tell the gateways about it. `see(namespace)` sees it now.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Fleets:
         writer: StatusWriter,
         clock: Callable[[], float],
         current: Callable[[], bool],
+        see: Callable[[str], Awaitable[None]],
         moved: Callable[[FleetKey], None],
     ) -> None:
         times = settings.times
@@ -65,6 +66,7 @@ class Fleets:
         self._writer = writer
         self._clock = clock
         self._current = current
+        self._see = see
         self._moved = moved
         self._known: dict[FleetKey, FleetWord] = {}
 
@@ -80,11 +82,15 @@ class Fleets:
         self._words.keep(pods)
         self._hands.ending &= pods
 
-    async def look(self, key: Key) -> float | None:
-        """Bring a fleet one step nearer to what is wanted; return in how many seconds to look again."""
+    async def look(self, key: Key, *, sure: bool = False) -> float | None:
+        """Bring a fleet one step nearer to what is wanted; return in how many seconds to look again.
+
+        The watch may lag, and this process may have slept, while the gateways tell what is so now: whoever compares
+        the two sees workers without pods. What takes something away is decided at a second look, which is `sure`.
+        """
         fleet, body = FleetKey(*key), self._store.get("fleet", key)
         if body is None or "deletionTimestamp" in body["metadata"]:
-            return await self._dissolve(fleet)
+            return await self._dissolve(fleet, sure=sure)
         try:
             resource = InferenceFleet.model_validate(body)
         except ValidationError as error:
@@ -96,6 +102,9 @@ class Fleets:
         instances = self._instances(here, body, now)
         target = await self._target(fleet, resource, registered, instances, now)
         actions = plan([target], Seen(now, instances, registered, self._hands.restarts), self._policy)
+        if _takes_away(actions) and not sure:
+            await self._see(fleet.namespace)
+            return await self.look(key, sure=True)
         await self._hands.carry_out(actions, resource, here)
         seen = FleetSeen(
             fleet,
@@ -111,14 +120,18 @@ class Fleets:
         await self._writer.write(body, fleet_status.judge(seen, resource.status, now))
         return self._again(seen, actions, resource)
 
-    async def _dissolve(self, fleet: FleetKey) -> float | None:
+    async def _dissolve(self, fleet: FleetKey, *, sure: bool) -> float | None:
         """Nobody wants it: its pods go with their owner; until then no turn begins there."""
         self._known.pop(fleet, None)
         self._sizing.forget(fleet)
         here = await self._pods(fleet, None)
         now, registered = self._clock(), self._registered(fleet)
         instances = self._instances(here, None, now)
-        await self._hands.carry_out(plan([], Seen(now, instances, registered, {}), self._policy), None, here)
+        actions = plan([], Seen(now, instances, registered, {}), self._policy)
+        if _takes_away(actions) and not sure:
+            await self._see(fleet.namespace)
+            return await self.look(Key(*fleet), sure=True)
+        await self._hands.carry_out(actions, None, here)
         return self._settings.times.poll_s if instances or registered else None
 
     # What is seen ---------------------------------------------------------------------------------------------------
@@ -210,3 +223,7 @@ class Fleets:
         if actions or not settled or resource.spec.autoscaling is not None:
             return self._settings.times.poll_s
         return None
+
+
+def _takes_away(actions: Iterable[Action]) -> bool:
+    return any(isinstance(action, Stop | Kill | Drop) for action in actions)
