@@ -100,6 +100,7 @@ class Operator:
             writer=StatusWriter("fleet", cluster, store, Pace(0.0, 0.0), clock),  # few, and people watch them
             clock=clock,
             current=self.upkeep.is_current,
+            see=self.upkeep.see,
             moved=self.triggers.fleet_moved,
         )
         pace = Pace(times.session_status_s, times.history_s)
@@ -129,9 +130,10 @@ class Operator:
         return [f"the watch of {kind}s is {age:.0f} s behind" for kind, age in late.items() if age > limit]
 
     def waits(self) -> list[str]:
-        """Return what has not been seen yet."""
+        """Return what has not been seen yet, or cannot be seen now."""
         parts = {"the cluster's objects": self.upkeep.listed.is_set(), "the watch": self._flags.began.is_set()}
-        return [f"waiting for {name}" for name, there in parts.items() if not there]
+        unseen = [f"waiting for {name}" for name, there in parts.items() if not there]
+        return [*unseen, self.upkeep.blind] if self.upkeep.blind else unseen
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Look and keep up until `stop` is set; `ready` is called once everything has been seen.
@@ -179,12 +181,12 @@ class Operator:
         self._writer.keep(self._store.uids("session"))
 
     async def _look_at_fleet(self, key: Key) -> float | None:
-        await self.upkeep.listed.wait()
+        await self.upkeep.asked.wait()
         with self.metrics.look("fleet"):
             return await self._fleets.look(key)
 
     async def _look_at_session(self, key: Key) -> float | None:
-        await self.upkeep.listed.wait()
+        await self.upkeep.asked.wait()
         with self.metrics.look("session"):
             return await self._sessions.look(key)
 

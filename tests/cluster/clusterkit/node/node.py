@@ -187,11 +187,16 @@ class Node:
         self._online = []
 
     async def _beat(self) -> None:
-        """Renew the lease, which is what the node lifecycle controller listens for."""
+        """Renew the lease, which is what the node lifecycle controller listens for.
+
+        Who was not heard for a while (the API server may have been gone) must say that it is ready again.
+        """
         while True:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             with suppress(*UNREACHABLE, ApiError):
                 await self._api.patch(f"{_LEASES}/{self.name}", {"spec": {"renewTime": now}})
+                if not await self._counts_as_ready():
+                    await self._set_ready()
             await asyncio.sleep(self._times.heartbeat)
 
     async def _follow(self) -> None:
@@ -258,6 +263,10 @@ class Node:
             for kind in _PRESSURES
         ]
         return [*fine, {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready", **times}]
+
+    async def _counts_as_ready(self) -> bool:
+        conditions = (await self._api.get(f"/api/v1/nodes/{self.name}"))["status"]["conditions"]
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
     async def _schedulable(self) -> bool:
         """A new node is tainted until the node lifecycle controller has seen it ready."""
