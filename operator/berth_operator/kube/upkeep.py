@@ -29,8 +29,8 @@ AGAIN_S = 1.0
 
 
 class Upkeep:
-    """`listed` is set once everything has been seen. `keep()` is called whenever it has: what was known of objects that
-    are not there any more may go.
+    """`listed` is set once everything has been seen, `asked` once the gateways have been asked too, whether or not they
+    answered. `keep()` is called with every complete list: what was known of objects that are gone may go.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Upkeep:
         keep: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
-        self.listed = asyncio.Event()
+        self.listed, self.asked = asyncio.Event(), asyncio.Event()
         self.blind = ""
         """Why the last complete list failed."""
         self.hidden: set[Kind] = set()
@@ -122,6 +122,7 @@ class Upkeep:
                 if everybody or FleetKey(*key) in moved:
                     self._triggers.look_at_fleet(key)
         await self._follow(await self._namespaces())
+        self.asked.set()
 
     async def _list(self, kind: Kind, namespaces: tuple[str, ...]) -> frozenset[str]:
         """Return the uids of all there are in these namespaces, or everywhere."""

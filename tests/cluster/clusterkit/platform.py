@@ -164,13 +164,15 @@ async def platform(
     gateway_args: Sequence[str] = (),
     operator_args: Sequence[str] = (),
     everywhere: bool = False,
+    direct: bool = False,
 ) -> AsyncIterator[Platform]:
     """Run Berth for `namespaces`, with its state below `folder`. The custom resources must be there.
 
     The operator's account is in the first of them. `everywhere`: it is not told of namespaces, and works in all.
-    Later flags win: `gateway_args` and `operator_args` come after ours.
+    `direct`: there are no proxies between gateways and Redis. Later flags win: `gateway_args` and `operator_args` come
+    after ours.
     """
-    rig = Rig(folder, "", gateway_args=[*GATEWAY_ARGS, *gateway_args])
+    rig = Rig(folder, "", gateway_args=[*GATEWAY_ARGS, *gateway_args], direct=direct)
     operator: Operator | None = None
     try:
         await rig.start(workers=0, gateways=gateways)
