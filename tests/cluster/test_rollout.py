@@ -45,9 +45,7 @@ async def test_a_new_template_replaces_every_worker_and_no_turn_is_lost(scene: S
     assert (min(seen.workers), max(seen.pods)) == (2, 3)
 
 
-async def test_workers_on_gpus_are_replaced_in_place(
-    scene: Scene, start_node: Callable[..., Awaitable[Node]]
-) -> None:
+async def test_workers_on_gpus_are_replaced_in_place(scene: Scene, start_node: Callable[..., Awaitable[Node]]) -> None:
     """As many GPUs as workers: one goes before the next comes, and one goes on serving."""
     await start_node(capacity=Capacity(gpus=2))
     await scene.fleet(replicas=2, slots=12, template=GPU)
@@ -86,7 +84,6 @@ async def test_the_fleet_and_its_sessions_say_why_there_is_no_worker(scene: Scen
     troubles = (
         ("ImagePull", UNKNOWN_IMAGE, {"template": {"image": UNKNOWN_IMAGE}}),
         ("ModelLoadFailed", "flashinfer", {"engine": {"attention": "flashinfer"}}),
-        ("ModelLoadFailed", "context", {"engine": {"contextLength": 1 << 20}}),
         ("Unschedulable", "node affinity/selector", {"template": {"nodeSelector": {"disk": "none"}}}),
     )
     for reason, words, spec in troubles:
