@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,13 +75,21 @@ def settings_of(options: argparse.Namespace) -> KubeSettings:
 
 async def run(settings: KubeSettings) -> None:
     """Work until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+
+    def obey() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    obey()
     async with running(settings) as operator:
 
         def ready() -> None:
+            obey()  # Kopf has put its own handlers in their place, and takes its time
             line = {"event": "ready", "url": operator.url, "pid": os.getpid()}
             print(json.dumps(line), flush=True)  # noqa: T201 - the line that whoever started us waits for
 
-        await operator.run(ready)
+        await operator.run(ready, stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -151,7 +151,7 @@ class AdminClient:
             try:
                 answer = await self._ask(url, method, path, body)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                problems.append(f"{url}: {error or type(error).__name__}")
+                problems.append(f"{url}: {str(error) or type(error).__name__}")
             except AdminUnavailable as error:
                 problems.append(f"{url}: {error}")
             else:

@@ -65,7 +65,7 @@ class Instance:
     started_at: float
     ready: Ready | None = None
     unhealthy_since: float | None = None
-    """Since when `/health` has failed without a break."""
+    """Since when `/health` has failed without a break, or its machine has been silent."""
     stopping: bool = False
     """It was told to end and has not yet."""
     running: bool = True

@@ -104,9 +104,9 @@ def _farewells(here: list[Instance], known: dict[str, Registration]) -> Iterator
 
 
 def _hung(instance: Instance, now: float, policy: Policy) -> bool:
-    if instance.ready is None:
-        return now - instance.started_at >= policy.start_s
-    return instance.unhealthy_since is not None and now - instance.unhealthy_since >= policy.liveness_s
+    if instance.unhealthy_since is not None and now - instance.unhealthy_since >= policy.liveness_s:
+        return True
+    return instance.ready is None and now - instance.started_at >= policy.start_s
 
 
 def _loss(instance: Instance, known: dict[str, Registration], now: float) -> tuple[Any, ...]:

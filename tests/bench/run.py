@@ -27,6 +27,7 @@ import flatness  # noqa: E402
 import history  # noqa: E402
 import ledger_costs  # noqa: E402
 import overhead  # noqa: E402
+import page  # noqa: E402
 import pressure  # noqa: E402
 import recall  # noqa: E402
 import scheduling  # noqa: E402
@@ -90,7 +91,7 @@ def write_docs(results: dict[str, Any], tables: dict[str, str]) -> None:
     if "flatness" in tables:
         text.append("\n![A turn's time over a long conversation](turn-time-vs-turn.svg)")
         flatness.plot(results["flatness"], ROOT / "docs" / "turn-time-vs-turn.svg")
-    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(text) + "\n")
+    page.write(single="\n".join(text) + "\n")
 
 
 def main() -> int:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
@@ -48,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure() -> None:
     """A SIGTERM ends a run as Ctrl-C does: fixtures are torn down, nothing is left behind."""
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -165,6 +164,12 @@ async def namespace(
     await clusters.drop_namespace(api, name)
 
 
+@pytest.fixture
+def namespaces(namespace: str) -> list[str]:
+    """Where the platform works: a module that wants more than the test's own says so. The first must outlive it."""
+    return [namespace]
+
+
 async def _tell_about(cluster: Cluster, namespace: str) -> None:
     """Print what a person would look at first."""
     kubectl = cluster.kubectl.within(namespace)
@@ -177,7 +182,7 @@ async def _tell_about(cluster: Cluster, namespace: str) -> None:
 
 @pytest.fixture
 def berth_args() -> dict[str, Any]:
-    """What a test or a module wants otherwise of its platform: `gateways`, `gateway_args`, `operator_args`."""
+    """What a test or a module wants otherwise of its platform: `gateways`, `gateway_args`, `operator_args`, …"""
     return {}
 
 
@@ -186,14 +191,14 @@ async def berth(  # noqa: PLR0917 - fixtures by name
     request: pytest.FixtureRequest,
     cluster: Cluster,
     crds: None,  # noqa: ARG001 - what it watches must be there
-    namespace: str,
+    namespaces: list[str],
     berth_args: dict[str, Any],
     tmp_path: Path,
 ) -> AsyncIterator[Platform]:
-    """Redis, two gateways and the operator, for this test's namespace alone."""
+    """Redis, two gateways and the operator, for this test's namespaces alone."""
     if cluster.plane is None:
         pytest.skip("the gateways of this machine do not reach the pods of an existing cluster")
-    async with platform(cluster, tmp_path / "berth", [namespace], **berth_args) as made:
+    async with platform(cluster, tmp_path / "berth", namespaces, **berth_args) as made:
         yield made
         if request.node.stash.get(FAILED, False):
             print(made.last_words())

@@ -36,6 +36,10 @@ def running(pid: int) -> bool:
         return False
 
 
+async def dead(pid: int) -> bool:
+    return not running(pid)
+
+
 @pytest.fixture
 def pods(api: Api, kubectl: Kubectl) -> Pods:
     return Pods(api, kubectl)
@@ -111,7 +115,9 @@ async def test_containers_start_when_the_init_containers_have_ended_well(pods: P
 async def test_a_pod_that_is_not_restarted_ends_with_its_last_words(pods: Pods) -> None:
     good = pod("good", WEB, container={"command": ["sh", "-c", "exit 0"]}, restartPolicy="Never")
     bad = pod("bad", WEB, container={"command": ["sh", "-c", "echo no model; exit 3"]}, restartPolicy="Never")
-    await pods.make(good, bad)
+    early = pod("early", WEB, LISTEN, restartPolicy="Never")
+    early["spec"]["initContainers"] = [{**bad["spec"]["containers"][0], "name": "init"}]
+    await pods.make(good, bad, early)
 
     await pods.see("good", lambda pod: pod["status"]["phase"] == "Succeeded", "succeeded")
     found = await pods.see("bad", lambda pod: pod["status"]["phase"] == "Failed", "failed")
@@ -119,6 +125,9 @@ async def test_a_pod_that_is_not_restarted_ends_with_its_last_words(pods: Pods) 
     ended = container(found)["state"]["terminated"]
     assert (ended["exitCode"], ended["reason"], ended["message"]) == (3, "Error", "no model")
     assert condition(found, "Ready") == ("False", "PodFailed")
+    found = await pods.see("early", lambda pod: pod["status"]["phase"] == "Failed", "failed")
+    assert container(found)["state"] == {"waiting": {"reason": "PodInitializing"}}
+    assert condition(found, "Initialized") == ("False", "ContainersNotInitialized")
 
 
 async def test_a_crash_is_restarted_at_once_and_then_ever_later(pods: Pods, node: Node) -> None:
@@ -203,10 +212,7 @@ async def test_a_forced_deletion_kills_at_once(pods: Pods, node: Node, kubectl: 
 
     await kubectl.delete("pod", "a", "--force", "--grace-period=0")
 
-    async def dead() -> bool:
-        return not running(pid)
-
-    await until(dead, "the process is gone")
+    await until(lambda: dead(pid), "the process is gone")
 
 
 @pytest.mark.usefixtures("node")
@@ -230,7 +236,7 @@ async def test_a_pod_evicted_under_pressure_stays_as_failed(pods: Pods, node: No
     await pods.ready("a")
     pid = node.pid(pods.namespace, "a")
 
-    node.evict(pods.namespace, "a")
+    await node.evict(pods.namespace, "a")
 
     found = await pods.see("a", lambda pod: pod["status"]["phase"] == "Failed", "failed")
     assert found["status"]["reason"] == "Evicted"
@@ -304,7 +310,7 @@ async def test_what_the_stand_in_does_not_know_fails_the_pod_and_says_so(pods: P
 
 
 async def test_a_node_cut_off_is_found_unreachable_and_its_processes_live_on(
-    pods: Pods, api: Api, start_node: Callable[..., Awaitable[Node]]
+    pods: Pods, api: Api, kubectl: Kubectl, start_node: Callable[..., Awaitable[Node]]
 ) -> None:
     await start_node()  # with every node gone, the node lifecycle controller suspects itself and does nothing
     cut = await start_node(labels={"cut": "yes"})
@@ -312,24 +318,34 @@ async def test_a_node_cut_off_is_found_unreachable_and_its_processes_live_on(
     here = {"nodeSelector": {"cut": "yes"}}
     await pods.make(
         pod("kept", WEB, LISTEN, container=READY, **here),
+        pod("crashed", WEB, LISTEN, container=READY, **here),
+        pod("forced", WEB, LISTEN, container=READY, **here),
         pod("evicted", WEB, LISTEN, container=READY, tolerations=soon, **here),
     )
     found = await pods.ready("kept")
-    await pods.ready("evicted")
+    for name in ("crashed", "forced", "evicted"):
+        await pods.ready(name)
+    forced = cut.pid(pods.namespace, "forced")
 
     await cut.partition()
+    cut.kill(pods.namespace, "crashed")
+    await kubectl.delete("pod", "forced", "--force", "--grace-period=0")
 
     await pods.see("kept", lambda pod: condition(pod, "Ready")[0] == "False", "its node is not ready")
     node = await api.get(f"/api/v1/nodes/{cut.name}")
     assert condition(node, "Ready") == ("Unknown", "NodeStatusUnknown")
     leaving = await pods.see("evicted", lambda pod: pod["metadata"].get("deletionTimestamp"), "told to go")
     assert await ask(leaving, "/health") is None, "and nobody there has heard of it"
+    assert container(await api.get(pods.path("crashed")))["restartCount"] == 0, "and nobody here of the crash"
+    assert running(forced)
 
     await cut.heal()
 
     healed = await pods.ready("kept")
     assert container(healed)["containerID"] == container(found)["containerID"]
+    await pods.see("crashed", lambda pod: container(pod)["restartCount"] == 1, "its restart is told")
     await pods.gone("evicted")
+    await until(lambda: dead(forced), "what was deleted meanwhile is ended")
 
 
 async def test_a_node_that_was_switched_off_starts_its_pods_again(pods: Pods, node: Node) -> None:

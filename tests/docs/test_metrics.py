@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from berth_gateway.metrics import Metrics
+from berth_operator.kube.metrics import Metrics as OperatorMetrics
 from berth_worker.cache.integrity import Memory
 from berth_worker.engine.stats import State
 from berth_worker.server.metrics import exposition
@@ -47,7 +48,19 @@ def worker() -> str:
     return exposition(State(**state), slots=8, tasks=1).decode()
 
 
-SERVED = {"Gateway": gateway, "Worker": worker}
+def operator() -> str:
+    metrics = OperatorMetrics()
+    with metrics.look("fleet"):
+        pass
+    metrics.watch_queue("fleet", lambda: 0)
+    metrics.watch_lateness("fleet", lambda: 0.0)
+    metrics.recovered("default", "default", "drained", 1)
+    for gauge in (metrics.sessions, metrics.slots, metrics.workers):
+        gauge.labels("default", "default", "some")
+    return metrics.exposition().decode()
+
+
+SERVED = {"Gateway": gateway, "Operator": operator, "Worker": worker}
 
 
 def served(text: str) -> set[Metric]:

@@ -7,14 +7,15 @@ ends a conversation for good, so one list that came back short must not be enoug
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from berth_operator.kube.store import Key
 from berth_operator.since import since
 
 
-class Lost(NamedTuple):
-    """A session of the ledger without a resource."""
+class Gone(NamedTuple):
+    """A session whose resource is gone, by the uid that the resource had."""
 
     key: Key
     uid: str
@@ -25,10 +26,10 @@ class Absences:
 
     def __init__(self, absent_s: float) -> None:
         self._absent_s = absent_s
-        self._since: dict[Lost, float] = {}
+        self._since: dict[Gone, float] = {}
 
-    def due(self, sessions: Iterable[Lost], listed: set[str], now: float) -> list[Lost]:
+    def due(self, sessions: Iterable[Gone], listed: AbstractSet[str], now: float) -> list[Gone]:
         """Return the sessions to close. `listed` has the uids of a complete list that was made after `sessions`."""
-        missing = [lost for lost in sessions if lost.uid not in listed]
+        missing = [gone for gone in sessions if gone.uid not in listed]
         self._since = since(self._since, missing, now)
-        return [lost for lost, first in self._since.items() if now - first >= self._absent_s]
+        return [gone for gone, first in self._since.items() if now - first >= self._absent_s]

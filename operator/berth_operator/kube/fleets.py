@@ -34,7 +34,9 @@ UNSEEN = FleetWord(exists=True, message="the fleet has not been looked at yet")
 
 
 class Fleets:
-    """`moved(fleet)` hears when what sessions must know of a fleet has changed."""
+    """`moved(fleet)` hears when what sessions must know of a fleet has changed. `current()` says whether the cluster
+    has been seen lately: whoever has not must not tell the gateways about it.
+    """
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Fleets:
         sizing: Sizing,
         writer: StatusWriter,
         clock: Callable[[], float],
+        current: Callable[[], bool],
         moved: Callable[[FleetKey], None],
     ) -> None:
         times = settings.times
@@ -61,6 +64,7 @@ class Fleets:
         self._sizing = sizing
         self._writer = writer
         self._clock = clock
+        self._current = current
         self._moved = moved
         self._known: dict[FleetKey, FleetWord] = {}
 
@@ -71,10 +75,10 @@ class Fleets:
             return FleetWord(exists=False, message=text)
         return self._known.get(fleet, UNSEEN)
 
-    def forget_pod(self, uid: str) -> None:
-        """A pod is gone."""
-        self._words.forget(uid)
-        self._hands.ending.discard(uid)
+    def keep(self, pods: set[str]) -> None:
+        """Forget what was known of all pods but these, by uid."""
+        self._words.keep(pods)
+        self._hands.ending &= pods
 
     async def look(self, key: Key) -> float | None:
         """Bring a fleet one step nearer to what is wanted; return in how many seconds to look again."""
@@ -88,7 +92,7 @@ class Fleets:
             return None
         here = await self._pods(fleet, body)
         await self._words.hear(fleet, here.values())
-        now, registered = self._clock(), self._roster.of(fleet)
+        now, registered = self._clock(), self._registered(fleet)
         instances = self._instances(here, body, now)
         target = await self._target(fleet, resource, registered, instances, now)
         actions = plan([target], Seen(now, instances, registered, self._hands.restarts), self._policy)
@@ -112,12 +116,16 @@ class Fleets:
         self._known.pop(fleet, None)
         self._sizing.forget(fleet)
         here = await self._pods(fleet, None)
-        now, registered = self._clock(), self._roster.of(fleet)
+        now, registered = self._clock(), self._registered(fleet)
         instances = self._instances(here, None, now)
         await self._hands.carry_out(plan([], Seen(now, instances, registered, {}), self._policy), None, here)
         return self._settings.times.poll_s if instances or registered else None
 
     # What is seen ---------------------------------------------------------------------------------------------------
+
+    def _registered(self, fleet: FleetKey) -> tuple[Registration, ...] | None:
+        """Return its workers as the gateways know them; None where nobody can say, or what we see of pods is old."""
+        return self._roster.of(fleet) if self._current() else None
 
     async def _pods(self, fleet: FleetKey, body: Body | None) -> dict[Place, Body]:
         """Return the fleet's pods by place, and bury those that are over."""

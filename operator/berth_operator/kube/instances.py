@@ -78,16 +78,12 @@ def instance(pod: Body, node: Body | None, heard: Mapping[str, Heard], owner: st
     ready = word.ready if word is not None and word.start == start else None
     silent_since = _silent_since(node)
     told_at = _time(meta.get("deletionTimestamp"))
-    scheduled = _condition(pod, "PodScheduled")
     return Instance(
         place,
         meta["uid"],
-        # Waiting for a machine is not the worker's fault: its time to start begins on one.
-        started_at=_time(scheduled.get("lastTransitionTime")) or clock.now
-        if scheduled.get("status") == "True"
-        else clock.now,
+        started_at=_began(pod, clock.now),
         ready=ready,
-        unhealthy_since=_unhealthy_since(pod, silent_since) if ready else None,
+        unhealthy_since=_unhealthy_since(pod, silent_since) if ready else silent_since,
         stopping=told_at is not None or owner not in _owners(pod),
         running=start is not None or silent_since is not None,
         unreachable=silent_since is not None,
@@ -134,6 +130,16 @@ def _silent_since(node: Body | None) -> float | None:
     """Return since when a node has not been ready. One that is not known is a pod's that has none yet."""
     ready = _condition(node, "Ready") if node is not None else {}
     return None if ready.get("status") in ("True", None) else _time(ready.get("lastTransitionTime"))
+
+
+def _began(pod: Body, now: float) -> float:
+    """Return since when it could have got ready, on a machine. However old it is, a container that ends has that long
+    again; and one that its machine finds ready is not to blame for that nobody has its word.
+    """
+    times = [_condition(pod, type_) for type_ in ("PodScheduled", "Ready")]
+    if times[0].get("status") != "True" or is_ready(pod):
+        return now
+    return max(filter(None, (_time(each.get("lastTransitionTime")) for each in times)), default=now)
 
 
 def _unhealthy_since(pod: Body, silent_since: float | None) -> float | None:

@@ -33,10 +33,12 @@ def selector(fleet: FleetKey) -> str:
 
 
 def place_of(pod: Body) -> Place | None:
-    """Return where a pod stands; None for one that was not made by us."""
+    """Return where a pod stands; None for one that we did not make."""
     meta = pod["metadata"]
     known = meta.get("labels", {})
     ordinal = known.get(ORDINAL, "")
     if known.get(MANAGED_BY) != OPERATOR or FLEET not in known or REVISION not in known or not ordinal.isdecimal():
         return None
-    return Place(FleetKey(meta["namespace"], known[FLEET]), int(ordinal), known[REVISION])
+    place = Place(FleetKey(meta["namespace"], known[FLEET]), int(ordinal), known[REVISION])
+    # Labels can be copied; the name is what no two pods share.
+    return place if meta["name"] == str(place) else None

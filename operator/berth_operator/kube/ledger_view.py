@@ -1,4 +1,7 @@
-"""The sessions of resources as the ledger has them, kept up by following what moved."""
+"""The sessions of resources as the ledger has them, kept up by following what moved.
+
+Turns are no movement, beyond a session's first one: how far histories have come is seen by a list, every now and then.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,17 @@ SINGLY_MOST = 50
 class LedgerView:
     """`changed(key)` hears of every session that is not as it was. While no gateway answers it stays so."""
 
-    def __init__(self, admin: AdminClient, changed: Callable[[Key], None]) -> None:
-        self.available = False
-        """Whether a gateway answered when asked last."""
+    def __init__(
+        self, admin: AdminClient, changed: Callable[[Key], None], *, relist_s: float, clock: Callable[[], float]
+    ) -> None:
+        self.available: bool | None = None
+        """Whether a gateway answered when asked last; None: none has been asked yet."""
         self._admin = admin
         self._changed = changed
+        self._relist_s = relist_s
+        self._clock = clock
         self._cursors: dict[str, str] = {}
+        self._listed: dict[str, float] = {}
         self._records: dict[Key, AdminSession] = {}
 
     def knows(self, namespace: str) -> bool:
@@ -51,7 +59,7 @@ class LedgerView:
 
     async def _follow(self, namespace: str, wanted: Callable[[Key], bool]) -> None:
         cursor = self._cursors.get(namespace)
-        if cursor is None:
+        if cursor is None or self._clock() - self._listed[namespace] >= self._relist_s:
             return await self._list(namespace)
         moved: set[Key] = set()
         while True:
@@ -79,7 +87,7 @@ class LedgerView:
             self._take(key, None)
         for key, record in listed.items():
             self._take(key, record)
-        self._cursors[namespace] = cursor
+        self._cursors[namespace], self._listed[namespace] = cursor, self._clock()
 
     async def _read(self, key: Key) -> None:
         try:

@@ -12,13 +12,14 @@ from berth_api.admin import AdminSession, SessionPut
 from berth_api.crd import SessionSpec, SessionStatus, StreamingSession, seconds
 from berth_operator.admin_client import AdminClient
 from berth_operator.errors import AdminRefused
+from berth_operator.kube.absences import Gone
 from berth_operator.kube.cluster import Cluster
 from berth_operator.kube.ledger_view import LedgerView
 from berth_operator.kube.metrics import Metrics
 from berth_operator.kube.notices import Notice, tell
 from berth_operator.kube.session_status import FleetWord, Refusal, condition, judge, reason
 from berth_operator.kube.status_writer import StatusWriter
-from berth_operator.kube.store import Body, Key, Store
+from berth_operator.kube.store import Body, Key, Store, version_of
 from berth_operator.model import FleetKey
 
 log = structlog.get_logger("berth_operator.sessions")
@@ -40,8 +41,16 @@ class Answer(NamedTuple):
     refusal: Refusal | None
 
 
+class Seen(NamedTuple):
+    """All that a look at a session goes by, time left aside."""
+
+    version: int
+    record: AdminSession | None
+    fleet: FleetWord
+
+
 class Sessions:
-    """`word(fleet)` says how its fleet is; `pod_of(namespace, worker id)` names a worker's pod."""
+    """`word(fleet)` says how its fleet is; `pod_of(worker id)` names a worker's pod."""
 
     def __init__(
         self,
@@ -54,7 +63,7 @@ class Sessions:
         metrics: Metrics,
         clock: Callable[[], float],
         word: Callable[[FleetKey], FleetWord],
-        pod_of: Callable[[str, str], str],
+        pod_of: Callable[[str], str],
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -65,11 +74,19 @@ class Sessions:
         self._clock = clock
         self._word = word
         self._pod_of = pod_of
+        self._settled: dict[Key, Seen] = {}
+        """Of a session for which the last look found nothing to do, what it went by: the same again is as it was."""
 
     async def look(self, key: Key) -> float | None:
         """Return in how many seconds to look again. Raises AdminUnavailable while nobody can say how the session is."""
         body = self._store.get("session", key)
+        settled = self._settled.pop(key, None)
         if body is None or not self._ledger.knows(key.namespace):
+            return None
+        fleet = FleetKey(key.namespace, body["spec"].get("fleet", "default"))
+        seen = Seen(version_of(body), self._ledger.get(key), self._word(fleet))
+        if seen == settled:
+            self._settled[key] = seen
             return None
         try:
             resource = StreamingSession.model_validate(body)
@@ -82,8 +99,8 @@ class Sessions:
             generation=resource.metadata["generation"],
             record=answer.record,
             refusal=answer.refusal,
-            fleet=self._word(FleetKey(key.namespace, resource.spec.fleet)),
-            pod_of=lambda worker: self._pod_of(key.namespace, worker),
+            fleet=seen.fleet,
+            pod_of=self._pod_of,
             before=resource.status,
             now=now,
         )
@@ -91,15 +108,18 @@ class Sessions:
         if early > 0:
             return early
         # Before the status: whoever is killed between the two tells it again, and is told that it is known.
-        await self._tell(body, resource, status, now)
-        await self._writer.write(body, status)
+        recovered = _recoveries(status) - _recoveries(resource.status)
+        await self._tell(body, resource.status, status, recovered, now)
+        outcome = await self._writer.write(body, status)
+        if outcome == "same" and answer.record is seen.record and answer.refusal is None:
+            self._settled[key] = seen
+        if outcome == "written" and recovered > 0 and status.last_recovery is not None:
+            self._metrics.recovered(fleet.namespace, fleet.name, status.last_recovery.reason, recovered)
         return None
 
-    async def close(self, lost: tuple[Key, str]) -> None:
+    async def close(self, gone: Gone) -> None:
         """The resource of that uid is gone: so is its session, or it stays as its deletionPolicy says."""
-        key, uid = lost
-        await self._admin.close_session(*key, uid)
-        self._writer.forget(uid)
+        await self._admin.close_session(*gone.key, gone.uid)
 
     async def _wish(self, key: Key, uid: str, resource: StreamingSession) -> Answer:
         """Have the ledger's session as the resource wants it; ask only where it is not so already."""
@@ -114,17 +134,23 @@ class Sessions:
         self._ledger.learned(key, found)
         return Answer(found, None)
 
-    async def _tell(self, body: Body, resource: StreamingSession, status: SessionStatus, now: float) -> None:
-        before, ready = resource.status, condition(status, "Ready")
-        last, count = status.last_recovery, status.recoveries or 0
-        new = count - ((before.recoveries if before else None) or 0)
-        if new > 0 and last is not None:
-            self._metrics.recovered(body["metadata"]["namespace"], resource.spec.fleet, last.reason, new)
-            message = f"went on at {last.to} after {last.from_} was lost or drained ({last.reason}); recovery {count}"
+    async def _tell(
+        self, body: Body, before: SessionStatus | None, status: SessionStatus, recovered: int, now: float
+    ) -> None:
+        last, ready = status.last_recovery, condition(status, "Ready")
+        if recovered > 0 and last is not None:
+            message = (
+                f"went on at {last.to} after {last.from_} was lost or drained ({last.reason});"
+                f" recovery {_recoveries(status)}"
+            )
             await tell(self._cluster, body, Notice("Normal", "Recovered", message), now)
         kind = WORTH_TELLING.get(ready.reason)
         if kind is not None and ready.reason != reason(before):
             await tell(self._cluster, body, Notice(kind, ready.reason, ready.message), now)
+
+
+def _recoveries(status: SessionStatus | None) -> int:
+    return (status.recoveries if status is not None else None) or 0
 
 
 def _differs(record: AdminSession, spec: SessionSpec) -> bool:

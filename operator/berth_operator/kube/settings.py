@@ -19,7 +19,7 @@ class Times:
     session_status_s: float = 10.0
     """Between two writes to one session's status: sessions come by the thousand, etcd is not for what moves."""
     history_s: float = 300.0
-    """Between two writes that only tell that the history has grown."""
+    """Between two writes that only tell that the history has grown, and between two lists that show it."""
     unreachable_s: float = 60.0
     """A worker is replaced that has not been ready, or whose node has been silent, for so long."""
     start_s: float = 900.0
@@ -30,6 +30,11 @@ class Times:
     """For one answer of a gateway."""
     api_s: float = 15.0
     """For one answer of the API server."""
+
+    @property
+    def late_s(self) -> float:
+        """A watch that owes a change for so long is dead; what no list has shown for so long is not relied on."""
+        return 3 * self.resync_s
 
 
 @dataclass(frozen=True)

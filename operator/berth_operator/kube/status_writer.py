@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from berth_api.crd import FleetStatus, SessionStatus
 from berth_operator.errors import ClusterRefused
 from berth_operator.kube.cluster import Cluster
-from berth_operator.kube.store import Body, Key, Kind, Store
+from berth_operator.kube.store import Body, Kind, Store
 
 SLOW = ("history",)
 """Members that alone are no reason to write soon."""
+
+
+Write = Literal["same", "written", "late"]
+"""What became of a write: there was nothing to change; it is written; the object is another by now."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +53,24 @@ class StatusWriter:
             return 0.0
         return max(0.0, due - self._clock())
 
-    async def write(self, body: Body, status: FleetStatus | SessionStatus) -> None:
-        """Make the object's status so. One that is not there any more, or under another uid, has nothing written."""
+    async def write(self, body: Body, status: FleetStatus | SessionStatus) -> Write:
+        """Make the object's status so. One that is gone, or not as in `body`, is left: that will be told."""
         change, uid = _change(body, status), body["metadata"]["uid"]
         if not change:
-            return
-        key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
+            return "same"
         try:
-            written = await self._cluster.patch_status(self._kind, *key, uid=uid, status=change)
+            written = await self._cluster.patch_status(self._kind, body, change)
         except ClusterRefused as error:
             if error.status in (404, 409):
-                return
+                return "late"
             raise
         self._wrote[uid] = self._clock()
         self._store.wrote(self._kind, written)
+        return "written"
 
-    def forget(self, uid: str) -> None:
-        self._wrote.pop(uid, None)
+    def keep(self, uids: set[str]) -> None:
+        """Forget when it wrote to all objects but these."""
+        self._wrote = {uid: at for uid, at in self._wrote.items() if uid in uids}
 
 
 def _change(body: Body, status: FleetStatus | SessionStatus) -> Body:

@@ -1,7 +1,8 @@
 """What the API server last told: whole objects by kind, namespace and name.
 
 Two sources feed it. The watch tells of each change; a complete list, every now and then, tells everything. Whichever
-knows the newer version of an object wins, so a list that was long under way takes nothing back.
+knows the newer version of an object wins, so a list that was long under way takes nothing back. A list that lacks an
+object is believed when the next one lacks it too: one may come back short.
 
 The lists also tell how far behind the watch is: a version that only a list brought should have come by the watch, and
 as long as it has not, the watch is late; a watch that is late for long is dead, whatever its connection says.
@@ -9,6 +10,7 @@ as long as it has not, the watch is late; a watch that is late for long is dead,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -45,13 +47,23 @@ def version_of(body: Body) -> int:
 
 
 class Store:
-    """`changed(kind, old, new)` hears of every change, with None for an object that is not there."""
+    """`changed(kind, old, new)` hears of every change, with None for an object that is not there.
 
-    def __init__(self, changed: Callable[[Kind, Body | None, Body | None], None], clock: Callable[[], float]) -> None:
+    `deleted(kind, body)` hears of those that the watch says were deleted, which is more than lists can say.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[Kind, Body | None, Body | None], None],
+        deleted: Callable[[Kind, Body], None],
+        clock: Callable[[], float],
+    ) -> None:
         self._changed = changed
+        self._deleted = deleted
         self._clock = clock
         self._objects: dict[Kind, dict[Key, Body]] = {kind: {} for kind in KINDS}
         self._gone: dict[Kind, dict[Key, int]] = {kind: {} for kind in KINDS}
+        self._missed: dict[Kind, set[Key]] = {kind: set() for kind in KINDS}
         self._behind: dict[Kind, dict[Key, tuple[int, float]]] = {kind: {} for kind in KINDS}
 
     def get(self, kind: Kind, key: Key) -> Body | None:
@@ -64,6 +76,9 @@ class Store:
     def keys(self, kind: Kind) -> list[Key]:
         return list(self._objects[kind])
 
+    def uids(self, kind: Kind) -> set[str]:
+        return {body["metadata"]["uid"] for body in self._objects[kind].values()}
+
     def heard(self, kind: Kind, body: Body, *, deleted: bool) -> None:
         """Take what the watch told."""
         key, version = key_of(body), version_of(body)
@@ -71,6 +86,8 @@ class Store:
         if late and late[0] <= version:
             del self._behind[kind][key]
         self._take(kind, key, version, None if deleted else body)
+        if deleted:
+            self._deleted(kind, body)
 
     def wrote(self, kind: Kind, body: Body) -> None:
         """Take what the API server answered to a write of ours, ahead of the watch."""
@@ -79,19 +96,27 @@ class Store:
     def listed(self, kind: Kind, listing: Listing, namespace: str | None = None) -> None:
         """Take a complete list of one namespace, or of all."""
         now = self._clock()
+        listed = {key_of(body): body for body in listing.bodies}
+
+        def here(key: Key) -> bool:
+            return namespace in (None, key.namespace)
 
         def gone(key: Key) -> bool:
-            return namespace in (None, key.namespace) and key not in listed
+            return here(key) and key not in listed
 
-        listed = {key_of(body): body for body in listing.bodies}
         # Nobody promises that a watch which had to begin anew tells of what went meanwhile: it owes no deletions.
         self._behind[kind] = {key: late for key, late in self._behind[kind].items() if not gone(key)}
         for key, body in listed.items():
             self._note(kind, key, version_of(body), now)
+            if self._gone[kind].get(key, 0) <= listing.version:
+                self._gone[kind].pop(key, None)  # It is there all the same.
             self._take(kind, key, version_of(body), body)
-        for key in list(filter(gone, self._objects[kind])):
+        missed = set(filter(gone, self._objects[kind]))
+        for key in missed & self._missed[kind]:
             self._take(kind, key, listing.version, None)
-        self._gone[kind] = {key: at for key, at in self._gone[kind].items() if at > listing.version or not gone(key)}
+        self._missed[kind] = missed | set(itertools.filterfalse(here, self._missed[kind]))
+        # What this list lacks is remembered until the next one: the watch may still be telling what went before.
+        self._gone[kind] = {key: at for key, at in self._gone[kind].items() if at >= listing.version or not here(key)}
 
     def late_s(self, kind: Kind) -> float:
         """Return for how long the watch has owed something that a list has shown."""

@@ -8,36 +8,75 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import kopf
 
 from berth_api.crd import GROUP, VERSION
+from berth_operator.errors import ClusterUnavailable
 from berth_operator.kube.cluster import PLURALS, configuration_of
 from berth_operator.kube.labels import OURS
+from berth_operator.kube.settings import KubeSettings
 from berth_operator.kube.store import Body, Kind, Store
 
 CONNECT_S = 10.0
 """A connection that is not there after so long is tried again."""
 REQUEST_S = 60.0
 """For a list of everything."""
+LONGEST_PAUSE_S = 5.0
+"""Between two tries: who waits for a session's Ready should not wait for this."""
 
 
-async def watch(store: Store, kubeconfig: str | None, namespaces: Sequence[str], *, ready: asyncio.Event) -> None:
-    """Tell the store of every change until SIGTERM or SIGINT, which Kopf listens for; `ready` is set once it does."""
+class _NoEssence(kopf.DiffBaseStorage):
+    """Nothing to compare an object with: that is for handlers of changes, and costs several copies an event."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+
+class Pauses(Iterable[float]):
+    """Seconds between a try and the next, without end: an API server that comes back after hours is asked again."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1.0, 1.0, 2.0), itertools.repeat(LONGEST_PAUSE_S))
+
+
+@dataclass(frozen=True)
+class Flags:
+    """`began` is set once Kopf runs, and has its own handlers of signals; set `over` and it ends."""
+
+    began: asyncio.Event
+    over: asyncio.Event
+
+
+async def watch(store: Store, settings: KubeSettings, kinds: Iterable[Kind], flags: Flags) -> None:
+    """Tell the store of every change of these kinds until it is over. Raises ClusterUnavailable if it ends before."""
     registry = kopf.OperatorRegistry()
-    _login(registry, kubeconfig)
-    for kind, plural in PLURALS.items():
-        _handle(registry, store, kind, plural)
-    await kopf.operator(
-        registry=registry,
-        settings=_settings(),
-        namespaces=list(namespaces),
-        clusterwide=not namespaces,
-        standalone=True,
-        ready_flag=ready,
-    )
+    _login(registry, settings.kubeconfig)
+    for kind in kinds:
+        _handle(registry, store, kind, PLURALS[kind])
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=_settings(),
+            namespaces=list(settings.namespaces),
+            clusterwide=not settings.namespaces,
+            standalone=True,
+            ready_flag=flags.began,
+            stop_flag=flags.over,
+        )
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ClusterUnavailable(f"the watch has ended: {why}") from error
 
 
 def _handle(registry: kopf.OperatorRegistry, store: Store, kind: Kind, plural: str) -> None:
@@ -84,7 +123,10 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.label_selectors["pods"] = OURS
     settings.networking.connect_timeout = CONNECT_S
     settings.networking.request_timeout = REQUEST_S
+    # Kopf gives up after some tries, and with one watch it ends all of them.
+    settings.networking.error_backoffs = Pauses()
     settings.queueing.idle_timeout = 1.0
+    settings.persistence.diffbase_storage = _NoEssence()
     # Of handlers that we do not have: should one be added, it must not use names that another operator's Kopf uses too.
     settings.persistence.finalizer = f"{GROUP}/never"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{GROUP}")

@@ -27,10 +27,10 @@ class Words:
         self._admin = admin
         self._roster = roster
 
-    def forget(self, uid: str) -> None:
-        """A pod is gone."""
-        self.heard.pop(uid, None)
-        self.refused.pop(uid, None)
+    def keep(self, pods: set[str]) -> None:
+        """Forget the words of all pods but these, by uid."""
+        self.heard = {uid: heard for uid, heard in self.heard.items() if uid in pods}
+        self.refused = {uid: why for uid, why in self.refused.items() if uid in pods}
 
     async def hear(self, fleet: FleetKey, here: Iterable[Body]) -> None:
         """Ask every worker that is ready, and was not at its present start before."""

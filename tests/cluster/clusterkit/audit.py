@@ -35,6 +35,11 @@ class Request:
     agent: str
     uri: str
 
+    @property
+    def is_write(self) -> bool:
+        """Whether it changed something: by verb, and by answer."""
+        return self.verb in WRITES and self.code < 400
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -79,8 +84,8 @@ class Audit:
         ]
 
     def writes(self, **filters: Any) -> list[Request]:
-        """Return the requests, filtered as in `requests`, that changed something: a write by verb and by answer."""
-        return [request for request in self.requests(**filters) if request.verb in WRITES and request.code < 400]
+        """Return the requests, filtered as in `requests`, that changed something."""
+        return [request for request in self.requests(**filters) if request.is_write]
 
     def _read(self, since: int) -> Iterator[Request]:
         with self.path.open("rb") as log:

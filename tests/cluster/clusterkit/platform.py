@@ -61,10 +61,18 @@ class Operator:
         assert self._process is not None
         return self._process
 
+    def twin(self) -> Operator:
+        """Another process of the same operator, not yet started."""
+        return Operator(self._command, self._log.with_name(f"{self._log.stem}-twin.log"))
+
+    async def launch(self) -> None:
+        """Start it, and do not wait for anything."""
+        self._process = await Process.start("operator", self._command, self._log)
+
     async def start(self) -> None:
         """Start it and wait until it has seen everything."""
-        self._process = await Process.start("operator", self._command, self._log)
-        ready = await self._process.ready(READY_S)
+        await self.launch()
+        ready = await self.process.ready(READY_S)
         self.url = ready["url"].rstrip("/")
 
     async def kill(self) -> None:
@@ -149,9 +157,11 @@ async def platform(
     gateways: int = 2,
     gateway_args: Sequence[str] = (),
     operator_args: Sequence[str] = (),
+    everywhere: bool = False,
 ) -> AsyncIterator[Platform]:
     """Run Berth for `namespaces`, with its state below `folder`. The custom resources must be there.
 
+    The operator's account is in the first of them. `everywhere`: it is not told of namespaces, and works in all.
     Later flags win: `gateway_args` and `operator_args` come after ours.
     """
     rig = Rig(folder, "", gateway_args=[*GATEWAY_ARGS, *gateway_args])
@@ -164,7 +174,8 @@ async def platform(
             cluster, ACCOUNT, folder / "operator.kubeconfig", rules=_rights(), namespace=namespaces[0]
         )
         command = [sys.executable, "-m", "berth_operator", "--kubeconfig", str(config)]
-        command += [part for namespace in namespaces for part in ("--namespace", namespace)]
+        served = () if everywhere else namespaces
+        command += [part for namespace in served for part in ("--namespace", namespace)]
         command += [part for gateway in rig.gateways for part in ("--gateway-admin", gateway.admin)]
         command += ["--admin-token-file", str(folder / "admin.token"), "--worker-image", WORKER_IMAGE]
         command += ["--worker-token-secret", TOKEN_SECRET, "--port", "0", *OPERATOR_ARGS, *operator_args]

@@ -9,7 +9,7 @@ told = await turn(scene.client, "alice", body)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -41,6 +41,10 @@ class Scene:
     def client(self) -> Client:
         """A client of the first gateway, in this namespace."""
         return Client(self.http, self.platform.url, namespace=self.namespace)
+
+    def within(self, namespace: str) -> Scene:
+        """The same in another of the platform's namespaces."""
+        return replace(self, namespace=namespace, kubectl=self.kubectl.within(namespace))
 
     async def fleet(self, name: str = "tiny", **spec: Any) -> None:
         """Apply a fleet of the built-in model."""

@@ -188,6 +188,12 @@ class Rig:
         if gateway in self.gateways:
             self.gateways.remove(gateway)
 
+    async def revive_gateway(self, dropped: Gateway) -> Gateway:
+        """Start another gateway where a dropped one was: whoever knows its addresses finds this one."""
+        ports = ("--port", str(port_of(dropped.url)), "--admin-port", str(port_of(dropped.admin)))
+        self.gateways.append(gateway := await self.launch_gateway(*ports))
+        return gateway
+
     async def admin(self, method: str, path: str, body: object = None) -> object:
         """Call the admin API of the first living gateway; RuntimeError on a refusal."""
         gateway = next(gateway for gateway in self.gateways if alive(gateway.pid))

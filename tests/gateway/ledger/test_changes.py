@@ -8,7 +8,7 @@ from berth_api import errors
 from berth_api.admin import Change
 
 
-async def test_a_follower_sees_what_moved_and_no_turns(kit):
+async def test_a_follower_sees_what_moved_and_no_turns_but_the_first(kit):
     start = (await kit.ledger.changes("default")).cursor
     await kit.worker()
     await kit.open()
@@ -20,6 +20,7 @@ async def test_a_follower_sees_what_moved_and_no_turns(kit):
         Change("worker", "w1", "registered"),
         Change("session", "alice", "opened"),
         Change("session", "alice", "bound"),
+        Change("session", "alice", "begun"),
         Change("session", "alice", "closed"),
     ]
     assert (await kit.ledger.changes("default", after=seen.cursor)).changes == []

@@ -15,4 +15,6 @@ store(session, {
   ['input:' .. int(position)] = args.input_tokens, head = args.head, held = args.head,
   turns = position + 1, tokens = session.tokens + #ids / 4,
 })
+-- The first alone: a resource must have seen that there is a history, to tell its loss from one that never was.
+if position == 0 then changed('session', session.name, 'begun') end
 return ok(finish(session, outcome, now))

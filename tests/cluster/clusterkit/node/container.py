@@ -98,6 +98,11 @@ class Container:
         if self._process is not None:
             self._process.kill()
 
+    async def dead(self) -> None:
+        """Wait until no process of it is left."""
+        if self._process is not None:
+            await self._process.ended.wait()
+
     def send(self, number: signal.Signals) -> None:
         """Send the process a signal, without any further intent."""
         if self._process is not None:

@@ -130,9 +130,9 @@ class Node:
     def thaw(self, namespace: str, name: str, container: str | None = None) -> None:
         self._container(namespace, name, container).send(signal.SIGCONT)
 
-    def evict(self, namespace: str, name: str, message: str = LOW_MEMORY) -> None:
+    async def evict(self, namespace: str, name: str, message: str = LOW_MEMORY) -> None:
         """End a pod as under node pressure: Failed, Evicted, and still there. (The eviction API is `kubectl drain`.)"""
-        self.pod(namespace, name).evict(message)
+        await self.pod(namespace, name).evict(message)
 
     async def partition(self) -> None:
         """Cut the node from the API server: no heartbeats, nothing heard, nothing told; its processes live on."""
@@ -143,8 +143,7 @@ class Node:
         """Switch the machine off: every process dies, nobody is told."""
         await self.partition()
         self.site.powered.clear()
-        for pod in self.pods.values():
-            pod.kill()
+        await asyncio.gather(*(pod.kill() for pod in self.pods.values()))
 
     async def heal(self) -> None:
         """Back on the network, and switched on: pods deleted meanwhile are ended, the others told anew."""
@@ -165,10 +164,7 @@ class Node:
     async def close(self) -> None:
         """End all processes at once and delete the node with its pods."""
         await self._go_offline()
-        left = list(self.pods.values())
-        for pod in left:
-            pod.kill(again=False)
-        await asyncio.gather(*(self._forget(pod) for pod in left), *self._ends)
+        await asyncio.gather(*(self._forget(pod) for pod in list(self.pods.values())), *self._ends)
         with suppress(*UNREACHABLE, ApiError):
             for pod in await self._api.list("/api/v1/pods", fieldSelector=f"spec.nodeName={self.name}"):
                 metadata = pod["metadata"]

@@ -65,7 +65,6 @@ class Pod:
 
     async def removed(self) -> None:
         """The object is gone: end everything now."""
-        self.kill(again=False)
         self.life.cancel()
         await asyncio.gather(self.life, *self._chores, return_exceptions=True)
 
@@ -83,15 +82,17 @@ class Pod:
                 return container
         raise LookupError(f"pod {self.name} has no container {name}")
 
-    def kill(self, *, again: bool = True) -> None:
-        """SIGKILL to all containers."""
-        for container in (*self._init, *self._main):
+    async def kill(self, *, again: bool = True) -> None:
+        """SIGKILL to all containers, and wait until they are dead."""
+        everyone = (*self._init, *self._main)
+        for container in everyone:
             container.kill(again=again)
+        await asyncio.gather(*(container.dead() for container in everyone))
 
-    def evict(self, message: str) -> None:
+    async def evict(self, message: str) -> None:
         """End the pod as a kubelet under pressure does: killed, Failed, and left for others to delete."""
+        await self.kill(again=False)
         self._verdict = Verdict("Evicted", message)
-        self.kill(again=False)
         self._tell("Evicted", message)
         self._changed.set()
 
@@ -132,7 +133,7 @@ class Pod:
             await asyncio.gather(*(container.run() for container in self._main))
         except Unsupported as error:
             self._verdict = Verdict("UnsupportedByStandIn", f"a stand-in node knows no {error}")
-            self.kill(again=False)
+            await self.kill(again=False)
         finally:
             self._changed.set()
 
