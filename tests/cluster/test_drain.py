@@ -21,8 +21,8 @@ pytestmark = pytest.mark.timeout(600)
 OPENING = greedy(words(1, 4), 4)
 LONG = 3000
 """Output ids of a turn that takes longer than any worker here is given to end: 10 s where nothing else runs."""
-SEEN = 600
-"""Output ids of a turn that takes longer than the operator's pause between two looks at who runs what: 2 s."""
+SAID = 600
+"""Output ids that take longer than the operator's pause between two looks at who runs what: 2 s."""
 
 
 @pytest.fixture
@@ -58,23 +58,25 @@ async def one_more(scene: Scene) -> tuple[str, str]:
 
 
 async def one_on_each(scene: Scene) -> dict[str, str]:
-    """Open sessions until every pod has one of them; return those by pod, pods by name."""
-    pods, found = {pod["metadata"]["name"] for pod in await scene.pods()}, dict[str, str]()
+    """Open sessions until every pod has one of them, close the others; return those by pod, pods by name."""
+    pods, found, others = {pod["metadata"]["name"] for pod in await scene.pods()}, dict[str, str](), list[str]()
     while found.keys() != pods:
         pod, name = await one_more(scene)
         if found.setdefault(pod, name) != name:
-            await scene.client.call("DELETE", scene.client.path(name))
+            others.append(name)
+    for name in others:
+        await scene.client.call("DELETE", scene.client.path(name))
     return dict(sorted(found.items()))
 
 
-def once_all_talk(turns: int, act: Callable[[], Awaitable[None]]) -> Hook:
-    """A hook for so many turns, that acts once when each of them has got a token."""
-    begun = set[str]()
+def once_all_have(ids: int, turns: int, act: Callable[[], Awaitable[None]]) -> Hook:
+    """A hook for so many turns, that acts once when each of them has got so many ids."""
+    far = set[str]()
 
     async def hook(event: Event, seen: Streamed) -> None:
-        if event.name == "token" and seen.turn not in begun:
-            begun.add(seen.turn)
-            if len(begun) == turns:
+        if event.name == "token" and len(seen.ids) >= ids and seen.turn not in far:
+            far.add(seen.turn)
+            if len(far) == turns:
                 await act()
 
     return hook
@@ -107,13 +109,13 @@ async def test_a_turn_beyond_the_drain_deadline_moves_and_goes_on(scene: Scene) 
     expected = await asyncio.gather(*map(turn, [scene.client] * 2, quiet.values(), plan))
 
     pod, alice = await one_more(scene)
-    told = await turn(scene.client, alice, plan[0], once_all_talk(1, lambda: evict(scene, pod)))
+    told = await turn(scene.client, alice, plan[0], once_all_have(SAID, 1, lambda: evict(scene, pod)))
     same([told], expected[:1])
     assert len(told.named("turn.moved")) == 1
     await scene.settled()
 
     both = await one_on_each(scene)
-    scaling = once_all_talk(2, lambda: scale(scene, 1))
+    scaling = once_all_have(SAID, 2, lambda: scale(scene, 1))
     told_both = await asyncio.gather(*map(turn, [scene.client] * 2, both.values(), plan, [scaling] * 2))
     same(told_both, expected)
     assert sum(len(seen.named("turn.moved")) for seen in told_both) == 1
@@ -125,7 +127,7 @@ async def test_scaling_down_takes_the_longest_idle_then_the_emptiest_and_waits_f
     await scene.settled()
     homes = await one_on_each(scene)
     (idle, _), *others = homes.items()
-    await asyncio.gather(*(turn(scene.client, name, greedy(words(4, 4), SEEN)) for _, name in others))
+    await asyncio.gather(*(turn(scene.client, name, greedy(words(4, 4), SAID)) for _, name in others))
 
     await scale(scene, 2)
     await scene.settled()
@@ -133,7 +135,7 @@ async def test_scaling_down_takes_the_longest_idle_then_the_emptiest_and_waits_f
 
     fuller, _ = await one_more(scene)
     (emptier,) = homes.keys() - {idle, fuller}
-    scaling = once_all_talk(2, lambda: scale(scene, 1))
+    scaling = once_all_have(SAID, 2, lambda: scale(scene, 1))
     long = greedy(words(5, 4), LONG)
     told = await asyncio.gather(*(turn(scene.client, name, long, scaling) for _, name in others))
 

@@ -156,7 +156,7 @@ async def test_a_worker_that_is_killed_starts_again_in_place_and_one_that_is_evi
         await until(told, "alice tells of her recovery")
         await talk.goes_on()
 
-        scene.node.evict(scene.namespace, victim)
+        await scene.node.evict(scene.namespace, victim)
         await whole(scene)
         assert uid not in await registered(scene)
         (event,) = await scene.events("WorkerFailed")

@@ -192,7 +192,16 @@ class Node:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             with suppress(*UNREACHABLE, ApiError):
                 await self._api.patch(f"{_LEASES}/{self.name}", {"spec": {"renewTime": now}})
+                await self._object()
             await asyncio.sleep(self._times.heartbeat)
+
+    async def _object(self) -> None:
+        """Contradict whoever thinks this node is gone: on a busy machine a heartbeat may come too late."""
+        found = await self._api.get(f"/api/v1/nodes/{self.name}")
+        if any(each["type"] == "Ready" and each["status"] != "True" for each in found["status"]["conditions"]):
+            await self._set_ready()
+            for pod in self.pods.values():
+                pod.tell_again()
 
     async def _follow(self) -> None:
         """Keep `pods` to what is bound to this node."""
