@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvloop
-
 from berth_operator.errors import FleetError
 from berth_operator.kube.app import running
 from berth_operator.kube.settings import KubeSettings, PodSettings, Times
@@ -98,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = settings_of(options)
         configure(options.log_format)
-        uvloop.run(run(settings))
+        # Not uvloop: with aiohttp above it, a connection that fails in its making closes its descriptor twice, and the
+        # second time it may be somebody else's. When an API server goes there are many of those at once.
+        asyncio.run(run(settings))
     except (OSError, ValueError, FleetError) as error:
         flags.exit(1, f"berth_operator: {error}\n")
     return 0

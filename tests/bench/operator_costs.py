@@ -95,7 +95,7 @@ async def stage(folder: Path) -> AsyncIterator[Scene]:
             namespace = await clusters.make_namespace(api)
             async with (
                 Node(cluster, folder, {WORKER_IMAGE: worker_image()}) as node,
-                berth(cluster, folder / "berth", [namespace], operator_args=PRODUCT) as parts,
+                berth(cluster, folder / "berth", [namespace], operator_args=PRODUCT, direct=True) as parts,
             ):
                 scene = Scene(parts, namespace, api, cluster.kubectl.within(namespace), node, http)
                 await scene.fleet(slots=SLOTS)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from clusterkit.census import Wanted, settled
 from clusterkit.control_plane import ControlPlane
 from clusterkit.scene import Scene
@@ -9,8 +13,16 @@ from clusterkit.waiting import until
 from fleetkit.client import greedy
 from fleetkit.story import at_token, same, turn, turns, words
 
+pytestmark = pytest.mark.timeout(600)
+
 FIRST, SECOND, _ = turns(11, new=20)
 LONG = greedy(words(12, 12), 400)
+
+
+@pytest.fixture
+def berth_args() -> dict[str, Any]:
+    """Patience with machines: none could be heard meanwhile, and each must first say again that it is there."""
+    return {"operator_args": ["--unreachable-s", "30"]}
 
 
 async def test_turns_go_on_without_an_api_server(scene: Scene, plane: ControlPlane) -> None:
@@ -66,7 +78,7 @@ def revive(plane: ControlPlane, name: str) -> None:
 
 async def blind(scene: Scene) -> bool:
     status, said = await probe(scene, "readyz")
-    return status == 503 and "API server" in said
+    return status == 503 and "no complete list" in said
 
 
 async def sees(scene: Scene) -> bool:

@@ -96,6 +96,46 @@ async def test_a_container_gets_its_environment_and_its_files(pods: Pods, kubect
 
 
 @pytest.mark.usefixtures("node")
+async def test_volumes_of_every_kind_are_folders(pods: Pods, kubectl: Kubectl, tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("weights")
+    await kubectl.raw("create", "configmap", "settings", "--from-literal=a=1", "--from-literal=b=2")
+    size = {"storage": "1Gi"}
+    folder = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
+    disk = {**folder, "capacity": size, "hostPath": {"path": str(tmp_path)}}
+    claim = {**folder, "resources": {"requests": size}, "volumeName": pods.namespace}
+    await kubectl.apply(
+        [
+            {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": pods.namespace}, "spec": disk},
+            {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "models"}, "spec": claim},
+        ]
+    )
+    own_name = {"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}
+    volumes = {
+        "some": {"configMap": {"name": "settings", "items": [{"key": "b", "path": "deep/b"}]}},
+        "self": {"downwardAPI": {"items": [own_name]}},
+        "disk": {"persistentVolumeClaim": {"claimName": "models"}},
+    }
+    account = "/var/run/secrets/kubernetes.io/serviceaccount"
+    files = ["/some/deep/b", "/self/name", "/disk/model", f"{account}/namespace", f"{account}/token"]
+    await pods.make(
+        pod(
+            "a",
+            WEB,
+            [*LISTEN, "--", *files],
+            container={**READY, "volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in volumes]},
+            volumes=[{"name": name, **source} for name, source in volumes.items()],
+            automountServiceAccountToken=True,
+        )
+    )
+    found = await pods.ready("a")
+
+    given = (await ask(found, "/args"))[-len(files) :]
+    *content, token = [await ask(found, f"/file?path={path}") for path in given]
+    assert content == ["2", "a", "weights", pods.namespace]
+    assert token.count(".") == 2, "a token of the pod's own service account"
+
+
+@pytest.mark.usefixtures("node")
 async def test_containers_start_when_the_init_containers_have_ended_well(pods: Pods) -> None:
     shared = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
     script = "test -e /shared/once && cp /shared/once /shared/twice; echo done > /shared/once; test -e /shared/twice"
@@ -377,8 +417,9 @@ async def test_a_dropped_node_is_forgotten(pods: Pods, api: Api, node: Node) -> 
 async def test_a_node_whose_heartbeat_came_too_late_is_ready_again(pods: Pods, api: Api, node: Node) -> None:
     await pods.make(pod("a", WEB, LISTEN, container=READY))
     await pods.ready("a")
-    lost = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
-    await api.patch(f"/api/v1/nodes/{node.name}/status", {"status": {"conditions": [lost]}}, STRATEGIC)
+    for path, status in ((pods.path("a"), "False"), (f"/api/v1/nodes/{node.name}", "Unknown")):
+        lost = {"type": "Ready", "status": status, "reason": "NodeStatusUnknown"}
+        await api.patch(f"{path}/status", {"status": {"conditions": [lost]}}, STRATEGIC)
 
     async def ready() -> bool:
         found = await api.get(f"/api/v1/nodes/{node.name}")

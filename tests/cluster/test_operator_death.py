@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from clusterkit.crowd import by_the_operator, writes_a_session
 from clusterkit.platform import ACCOUNT, Operator
 from clusterkit.scene import Scene, fleet, session, template
 from clusterkit.waiting import until
+from fleetkit.procs import port_of
+from fleetkit.proxy import Proxy
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -33,7 +36,7 @@ RESTING = [f"c{number:02}" for number in range(8)]
 SUSPENDED, REMADE, DELETED = LARGE[:10], LARGE[25:], (*LARGE[20:25], *SMALL[:6], *RESTING[:4])
 
 Round = Callable[[Scene], Awaitable[None]]
-Disturb = Callable[[Round], Awaitable[None]]
+Disturb = Callable[[Round, Wanted], Awaitable[None]]
 
 
 @pytest.fixture
@@ -97,7 +100,7 @@ async def test_killed_at_thirty_moments_it_comes_to_the_same_end(scene: Scene, a
     rng = random.Random(SEED)
     operator = scene.platform.operator
 
-    async def kill_again_and_again(work: Round) -> None:
+    async def kill_again_and_again(work: Round, _: Wanted) -> None:
         await operator.kill()
         before = audit.mark()
         await work(scene)
@@ -110,21 +113,38 @@ async def test_killed_at_thirty_moments_it_comes_to_the_same_end(scene: Scene, a
     await rounds(scene, audit, kill_again_and_again)
 
 
-async def test_two_at_once_and_one_that_slept_do_no_harm(scene: Scene, audit: Audit) -> None:
-    """In the second round one sleeps; in the third it wakes, with all that it believed."""
-    twin = scene.platform.operator.twin()
-    await twin.start()
-    naps: Iterator[Callable[[], None]] = iter((lambda: None, twin.pause, twin.resume))
+async def test_two_at_once_do_no_harm_even_if_one_believes_in_the_past(scene: Scene, audit: Audit) -> None:
+    """In the second round nothing of the API server reaches one of them; in the third it sleeps, and wakes at the end.
 
-    async def beside_each_other(work: Round) -> None:
-        next(naps)()
-        await work(scene)
+    Both times the gateways tell it of workers that it has never heard of, and it knows of workers that are no more.
+    """
+    async with twin(scene) as (other, wire):
 
-    try:
+        async def beside_each_other(work: Round, wanted: Wanted) -> None:
+            if work is update:
+                wire.down.hold()
+            if work is delete:
+                wire.calm()
+                other.pause()
+            await work(scene)
+            if work is delete:
+                await settled(scene, wanted, "one of them is enough", 180)
+                other.resume()
+
         await rounds(scene, audit, beside_each_other)
+
+
+@asynccontextmanager
+async def twin(scene: Scene) -> AsyncIterator[tuple[Operator, Proxy]]:
+    """A second operator, and its way to the API server."""
+    wire = await Proxy(port_of(scene.platform.cluster.url)).start()
+    operator = scene.platform.operator.twin(wire.port)
+    await operator.start()
+    try:
+        yield operator, wire
     finally:
-        twin.resume()
-        await twin.kill()
+        await operator.kill()
+        await wire.close()
 
 
 async def rounds(scene: Scene, audit: Audit, disturb: Disturb) -> None:
@@ -132,7 +152,7 @@ async def rounds(scene: Scene, audit: Audit, disturb: Disturb) -> None:
     began = audit.mark()
     for work, wanted in ((apply, APPLIED), (update, UPDATED), (delete, REDUCED)):
         before = await audit.caught_up(scene.api)
-        await disturb(work)
+        await disturb(work, wanted)
         await settled(scene, wanted, f"after {work.__name__} all is as wanted", 180)
         writes = writes_a_session(audit, before)
         assert max(writes.values()) <= MOST_WRITES, writes.most_common(5)

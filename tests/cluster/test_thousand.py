@@ -21,7 +21,7 @@ IDLE_S = 45.0
 @pytest.fixture
 def berth_args() -> dict[str, Any]:
     """The product's own pace, with several complete lists in the idle stretch."""
-    return {"operator_args": ["--session-status-s", "10", "--resync-s", "10"]}
+    return {"operator_args": ["--session-status-s", "10", "--resync-s", "10"], "direct": True}
 
 
 async def test_a_thousand_sessions_get_ready_and_cost_nothing_after_that(scene: Scene, audit: Audit) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from fleetkit.dashboard import QUERIES, asking, filled
 from fleetkit.procs import kill
 from fleetkit.prometheus import Job, Prometheus, Target
 from fleetkit.rig import Rig
@@ -15,9 +15,6 @@ from fleetkit.story import at_token, turn, turns
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-DASHBOARD = Path(__file__).parents[2] / "charts" / "berth" / "dashboards" / "fleet.json"
-PANELS = json.loads(DASHBOARD.read_text())["panels"]
-QUERIES = [target["expr"] for panel in PANELS for target in panel.get("targets", ())]
 LATE = ("berth_gateway_refused_total",)
 """What has no series before its first event."""
 
@@ -26,18 +23,13 @@ def slots(state: str) -> str:
     return f'sum(berth_worker_slots{{state="{state}"}})'
 
 
-def filled(expr: str) -> str:
-    """As Grafana sends it, over the few seconds that the test has seen."""
-    return expr.replace("$__rate_interval", "30s").replace("$namespace", "default").replace("$fleet", "default|other")
-
-
 def jobs(rig: Rig) -> list[Job]:
     """Every gateway and worker, each with the labels that a cluster's targets have."""
-    token = rig.worker_headers()["Authorization"].removeprefix("Bearer ")
     worker = {"namespace": "default", "fleet": "default"}
+    workers = [Target(one.url, worker | {"pod": one.id.partition(".")[0]}) for one in rig.workers]
     return [
         Job("gateway", [Target(gateway.url) for gateway in rig.gateways]),
-        Job("worker", [Target(one.url, worker | {"pod": one.id.partition(".")[0]}) for one in rig.workers], token),
+        Job("worker", workers, token_file=rig.worker_token),
     ]
 
 
@@ -72,10 +64,10 @@ async def test_slots_move_recoveries_are_counted_and_the_dashboard_has_answers(r
     await prometheus.until("sum(up)", lambda up: up == 3, "the dead worker to be missed")
 
     for expr in QUERIES:
-        answers = await prometheus.query(filled(expr))
+        answers = await prometheus.query(filled(expr, "default", "default|other"))
         if "berth_operator_" not in expr and not any(name in expr for name in LATE):
             assert answers, expr
-    (increase,) = [expr for expr in QUERIES if "increase(berth_gateway_recovery_seconds_count" in expr]
-    assert {sample.labels["reason"] for sample in await prometheus.query(filled(increase)) if sample.value > 0} == {
+    increase = filled(asking("increase(berth_gateway_recovery_seconds_count"), "default", "default")
+    assert {sample.labels["reason"] for sample in await prometheus.query(increase) if sample.value > 0} == {
         "connection_lost"
     }

@@ -129,9 +129,10 @@ class Operator:
         return [f"the watch of {kind}s is {age:.0f} s behind" for kind, age in late.items() if age > limit]
 
     def waits(self) -> list[str]:
-        """Return what has not been seen yet."""
+        """Return what has not been seen yet, or cannot be seen now."""
         parts = {"the cluster's objects": self.upkeep.listed.is_set(), "the watch": self._flags.began.is_set()}
-        return [f"waiting for {name}" for name, there in parts.items() if not there]
+        unseen = [f"waiting for {name}" for name, there in parts.items() if not there]
+        return [*unseen, self.upkeep.blind] if self.upkeep.blind else unseen
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Look and keep up until `stop` is set; `ready` is called once everything has been seen.

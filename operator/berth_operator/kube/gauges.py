@@ -32,6 +32,7 @@ class Gauges:
         for gauge in (self._metrics.sessions, self._metrics.slots, self._metrics.workers):
             gauge.clear()
         for fleet, view in views.items():
+            self._metrics.watch_fleet(*fleet)
             self._show(fleet, view)
 
     def _show(self, fleet: FleetKey, view: FleetView) -> None:

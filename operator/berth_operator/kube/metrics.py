@@ -1,12 +1,19 @@
-"""What is counted, for Prometheus. Labels are namespaces, fleets and short lists of ours: never a session or a pod."""
+"""What is counted, for Prometheus. Labels are namespaces, fleets and short lists of ours: never a session or a pod.
+
+Outcomes and recoveries are there before the first: a counter that comes with its first event is no increase to
+Prometheus.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from berth_api.admin import RecoveryReason
 
 _LOOKS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
 
@@ -60,13 +67,22 @@ class Metrics:
             registry=self.registry,
         )
 
+        for kind in ("fleet", "session"):
+            for outcome in ("done", "failed"):
+                self._reconciles.labels(kind, outcome)
+
+    def watch_fleet(self, namespace: str, fleet: str) -> None:
+        """Have a fleet's recoveries counted from 0."""
+        for reason in get_args(RecoveryReason):
+            self._recoveries.labels(namespace, fleet, reason)
+
     def watch_queue(self, kind: str, depth: Callable[[], int]) -> None:
         self._depth.labels(kind).set_function(lambda: float(depth()))
 
     def watch_lateness(self, kind: str, late_s: Callable[[], float]) -> None:
         self._late.labels(kind).set_function(late_s)
 
-    def recovered(self, namespace: str, fleet: str, reason: str, count: int) -> None:
+    def recovered(self, namespace: str, fleet: str, reason: RecoveryReason, count: int) -> None:
         self._recoveries.labels(namespace, fleet, reason).inc(count)
 
     @contextmanager

@@ -113,8 +113,9 @@ class Sessions:
         outcome = await self._writer.write(body, status)
         if outcome == "same" and answer.record is seen.record and answer.refusal is None:
             self._settled[key] = seen
-        if outcome == "written" and recovered > 0 and status.last_recovery is not None:
-            self._metrics.recovered(fleet.namespace, fleet.name, status.last_recovery.reason, recovered)
+        last = answer.record.last_recovery if answer.record is not None else None
+        if outcome == "written" and recovered > 0 and last is not None:
+            self._metrics.recovered(fleet.namespace, fleet.name, last.reason, recovered)
         return None
 
     async def close(self, gone: Gone) -> None:

@@ -23,8 +23,8 @@ from berth_operator.roster import Roster
 log = structlog.get_logger("berth_operator")
 
 NOT_KNOWN, FORBIDDEN = 401, 403
-FIRST_LIST_S = 1.0
-"""Between two tries to see everything for the first time: nothing is done until then."""
+AGAIN_S = 1.0
+"""Between two tries to see everything, until one succeeds: much waits for it."""
 
 
 class Upkeep:
@@ -45,6 +45,8 @@ class Upkeep:
         clock: Callable[[], float],
     ) -> None:
         self.listed = asyncio.Event()
+        self.blind = ""
+        """Why the last complete list failed."""
         self.hidden: set[Kind] = set()
         """Kinds that the operator has no right to see, and works without."""
         self._settings = settings
@@ -69,12 +71,19 @@ class Upkeep:
             try:
                 await self.see_all()
             except ClusterUnavailable as error:
-                log.warning("no complete list", error=str(error))
+                self._failed(error)
             except ClusterRefused as error:
+                # One that has just started may not know its own rules yet.
                 if not self.listed.is_set() or error.status == NOT_KNOWN:
                     raise
-                log.error("no complete list", error=str(error))
-            await asyncio.sleep(self._settings.times.resync_s if self.listed.is_set() else FIRST_LIST_S)
+                self._failed(error)
+            else:
+                self.blind = ""
+            await asyncio.sleep(AGAIN_S if self.blind else self._settings.times.resync_s)
+
+    def _failed(self, error: Exception) -> None:
+        self.blind = f"no complete list: {error}"
+        log.warning("no complete list", error=str(error))
 
     async def poll(self) -> None:
         """Ask the gateways, very often."""

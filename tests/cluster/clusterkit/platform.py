@@ -7,6 +7,7 @@ cannot reach: there the chart is what runs the gateways.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import signal
 import sys
@@ -61,9 +62,14 @@ class Operator:
         assert self._process is not None
         return self._process
 
-    def twin(self) -> Operator:
-        """Another process of the same operator, not yet started."""
-        return Operator(self._command, self._log.with_name(f"{self._log.stem}-twin.log"))
+    def twin(self, api_port: int) -> Operator:
+        """Another process of the same operator, not yet started, which finds the API server at another port."""
+        own = Path(self._command[self._command.index("--kubeconfig") + 1])
+        config = json.loads(own.read_text())
+        config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{api_port}"
+        other = own.with_name("twin.kubeconfig")
+        other.write_text(json.dumps(config))
+        return Operator([*self._command, "--kubeconfig", str(other)], self._log.with_name("operator-twin.log"))
 
     async def launch(self) -> None:
         """Start it, and do not wait for anything."""
@@ -158,13 +164,15 @@ async def platform(
     gateway_args: Sequence[str] = (),
     operator_args: Sequence[str] = (),
     everywhere: bool = False,
+    direct: bool = False,
 ) -> AsyncIterator[Platform]:
     """Run Berth for `namespaces`, with its state below `folder`. The custom resources must be there.
 
     The operator's account is in the first of them. `everywhere`: it is not told of namespaces, and works in all.
-    Later flags win: `gateway_args` and `operator_args` come after ours.
+    `direct`: there are no proxies between gateways and Redis. Later flags win: `gateway_args` and `operator_args` come
+    after ours.
     """
-    rig = Rig(folder, "", gateway_args=[*GATEWAY_ARGS, *gateway_args])
+    rig = Rig(folder, "", gateway_args=[*GATEWAY_ARGS, *gateway_args], direct=direct)
     operator: Operator | None = None
     try:
         await rig.start(workers=0, gateways=gateways)

@@ -5,6 +5,7 @@ Targets may change while it runs (`watch`): a worker that is killed stays a targ
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
@@ -50,11 +51,11 @@ class Sample:
 
 @dataclass
 class Job:
-    """Targets that are scraped alike; `token` is their bearer token. `honor_labels`: the target's own labels win."""
+    """Targets that are scraped alike, with the bearer token of a file. `honor_labels`: the target's own labels win."""
 
     name: str
     targets: Sequence[Target]
-    token: str | None = None
+    token_file: Path | None = None
     honor_labels: bool = False
 
 
@@ -96,8 +97,8 @@ class Prometheus:
     def _config(self, job: Job) -> dict[str, Any]:
         config: dict[str, Any] = {"job_name": job.name, "honor_labels": job.honor_labels}
         config["file_sd_configs"] = [{"files": [str(self._path(f"{job.name}.json"))], "refresh_interval": "1s"}]
-        if job.token is not None:
-            config["authorization"] = {"credentials": job.token}
+        if job.token_file is not None:
+            config["authorization"] = {"credentials_file": str(job.token_file)}
         return config
 
     def _path(self, name: str) -> Path:
@@ -147,6 +148,20 @@ class Prometheus:
             await self._http.close()
         if self._process is not None:
             await self._process.stop()
+
+
+async def faults(exposition: bytes) -> str:
+    """Return what Prometheus' own linter has to say of an answer of /metrics. Raises NoPrometheus."""
+    linter = shutil.which("promtool")
+    if linter is None:
+        raise NoPrometheus("no promtool on PATH: install Prometheus (Debian, Ubuntu: apt-get install prometheus)")
+    process = await asyncio.create_subprocess_exec(
+        *(linter, "check", "metrics"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    return (await process.communicate(exposition))[0].decode()
 
 
 def _free_port() -> int:

@@ -61,6 +61,8 @@ class Rig:
     worker_args: Sequence[str] = ()
     gateway_args: Sequence[str] = ()
     gateway_env: Mapping[str, str] = field(default_factory=dict)
+    direct: bool = False
+    """Gateways reach Redis without a proxy, which shares a processor with the test: where nothing is to break."""
     workers: list[Worker] = field(default_factory=list)
     gateways: list[Gateway] = field(default_factory=list)
 
@@ -168,7 +170,8 @@ class Rig:
         self._count += 1
         name = f"gateway-{self._count}"
         wire = await Proxy(self.redis_port).start()
-        command = [sys.executable, "-m", "berth_gateway", "--redis", f"redis://127.0.0.1:{wire.port}/0", "--no-auth"]
+        redis = self.redis_port if self.direct else wire.port
+        command = [sys.executable, "-m", "berth_gateway", "--redis", f"redis://127.0.0.1:{redis}/0", "--no-auth"]
         command += ["--port", "0", "--admin-port", "0", "--admin-token-file", str(self.folder / "admin.token")]
         command += ["--worker-token-file", str(self.folder / "worker.token"), *self.gateway_args, *args]
         process = await Process.start(name, command, self.folder / f"{name}.log", env=self.gateway_env)
@@ -206,6 +209,11 @@ class Rig:
             if answer.status >= 400:
                 raise RuntimeError(f"{method} {path}: {answer.status} {text}\n{gateway.process.tail()}")
             return await answer.json(content_type=None) if text else None
+
+    @property
+    def worker_token(self) -> Path:
+        """The file of what a worker wants to see."""
+        return self.folder / "worker.token"
 
     def worker_headers(self) -> dict[str, str]:
         """What a worker wants to see."""

@@ -19,8 +19,8 @@ async def test_a_pod_that_was_told_to_end_has_not_failed(world: World) -> None:
     world.cluster.put("pod", {**pod, "metadata": told, "status": over})
     await world.rounds(3)
 
-    assert [call for call in world.cluster.calls if call[0] == "create_event"] == []
-    assert [each["metadata"]["name"] for each in world.cluster.all("pod")] != [pod["metadata"]["name"]]
+    assert world.cluster.made("create_event") == []
+    assert [each["metadata"]["uid"] for each in world.cluster.all("pod")] != [pod["metadata"]["uid"]]
 
 
 async def test_one_that_ends_by_itself_has(world: World) -> None:

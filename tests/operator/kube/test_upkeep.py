@@ -150,12 +150,14 @@ class TestLists:
     async def test_once_it_works_a_refusal_is_told_and_waited_out(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An API server that is being upgraded may refuse for a while."""
+        """An API server that is being upgraded may refuse for a while: who is blind says so, and tries soon."""
         await world.operator.upkeep.see_all()
         naps: list[float] = []
+        told: list[list[str]] = []
 
         async def sleep(seconds: float) -> None:
             naps.append(seconds)
+            told.append([each for each in world.operator.waits() if "no complete list" in each])
             if len(naps) == 3:
                 raise asyncio.CancelledError
 
@@ -163,7 +165,8 @@ class TestLists:
         world.cluster.breaks("list", ClusterRefused("forbidden", status=403), times=2)
         with pytest.raises(asyncio.CancelledError):
             await world.operator.upkeep.resync()
-        assert naps == [world.settings.times.resync_s] * 3
+        assert naps == [1.0, 1.0, world.settings.times.resync_s]
+        assert told == [["no complete list: forbidden"]] * 2 + [[]]
 
     async def test_a_login_that_is_not_known_any_more_ends_it(self, world: World) -> None:
         await world.operator.upkeep.see_all()

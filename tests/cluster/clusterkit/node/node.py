@@ -150,8 +150,6 @@ class Node:
         self.site.powered.set()
         self.site.connected.set()
         await self._set_ready()
-        for pod in self.pods.values():
-            pod.tell_again()
         self._go_online()
 
     async def drop(self) -> None:
@@ -187,21 +185,17 @@ class Node:
         self._online = []
 
     async def _beat(self) -> None:
-        """Renew the lease, which is what the node lifecycle controller listens for."""
+        """Renew the lease, which is what the node lifecycle controller listens for.
+
+        Who was not heard for a while (the API server may have been gone) must say that it is ready again.
+        """
         while True:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             with suppress(*UNREACHABLE, ApiError):
                 await self._api.patch(f"{_LEASES}/{self.name}", {"spec": {"renewTime": now}})
-                await self._object()
+                if not await self._counts_as_ready():
+                    await self._set_ready()
             await asyncio.sleep(self._times.heartbeat)
-
-    async def _object(self) -> None:
-        """Contradict whoever thinks this node is gone: on a busy machine a heartbeat may come too late."""
-        found = await self._api.get(f"/api/v1/nodes/{self.name}")
-        if any(each["type"] == "Ready" and each["status"] != "True" for each in found["status"]["conditions"]):
-            await self._set_ready()
-            for pod in self.pods.values():
-                pod.tell_again()
 
     async def _follow(self) -> None:
         """Keep `pods` to what is bound to this node."""
@@ -257,8 +251,11 @@ class Node:
         await self._api.create(_LEASES, {"metadata": {"name": self.name}, "spec": spec})
 
     async def _set_ready(self) -> None:
+        """Contradict the node lifecycle controller, which took the pods' readiness along with the node's."""
         path = f"/api/v1/nodes/{self.name}/status"
         await self._api.patch(path, {"status": {"conditions": self._conditions()}}, STRATEGIC)
+        for pod in self.pods.values():
+            pod.tell_again()
 
     def _conditions(self) -> list[Object]:
         times = {"lastHeartbeatTime": stamp(), "lastTransitionTime": stamp()}
@@ -267,6 +264,10 @@ class Node:
             for kind in _PRESSURES
         ]
         return [*fine, {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready", **times}]
+
+    async def _counts_as_ready(self) -> bool:
+        conditions = (await self._api.get(f"/api/v1/nodes/{self.name}"))["status"]["conditions"]
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
     async def _schedulable(self) -> bool:
         """A new node is tainted until the node lifecycle controller has seen it ready."""

@@ -62,6 +62,8 @@ class Pod:
                 self._deadline = Deadline(grace_s)
             self._deadline.shorten(grace_s)
             self._leaving.set()
+        if self._told is not None and _ready(seen["status"]) != _ready(self._told):
+            self.tell_again()  # the node may have been given up for a while, and its pods with it
 
     async def removed(self) -> None:
         """The object is gone: end everything now."""
@@ -283,3 +285,7 @@ class Pod:
 
 def _tail(log: Path) -> list[str]:
     return log.read_text(errors="replace").splitlines()[-15:]
+
+
+def _ready(status: Object) -> str:
+    return next((each["status"] for each in status.get("conditions", []) if each["type"] == "Ready"), "")
