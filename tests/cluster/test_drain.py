@@ -112,6 +112,7 @@ async def test_a_turn_beyond_the_drain_deadline_moves_and_goes_on(scene: Scene) 
     told = await turn(scene.client, alice, plan[0], once_all_have(SAID, 1, lambda: evict(scene, pod)))
     same([told], expected[:1])
     assert len(told.named("turn.moved")) == 1
+    assert 'moves_total{reason="draining"} 1.0' in (await scene.client.call("GET", "/metrics")).body.decode()
     await scene.settled()
 
     both = await one_on_each(scene)
