@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from clusterkit.api import Api, ApiError, Object
+from clusterkit.api import STRATEGIC, Api, ApiError, Object
 from clusterkit.kubectl import Kubectl
 from clusterkit.manifests import http_probe, pod
 from clusterkit.node.node import Node
@@ -412,3 +412,18 @@ async def test_a_dropped_node_is_forgotten(pods: Pods, api: Api, node: Node) -> 
     assert not running(pid)
     assert await api.find(f"/api/v1/nodes/{node.name}") is None
     assert await api.find(pods.path("a")) is not None, "the pod garbage collector takes it a minute later"
+
+
+async def test_a_node_whose_heartbeat_came_too_late_is_ready_again(pods: Pods, api: Api, node: Node) -> None:
+    await pods.make(pod("a", WEB, LISTEN, container=READY))
+    await pods.ready("a")
+    for path, status in ((pods.path("a"), "False"), (f"/api/v1/nodes/{node.name}", "Unknown")):
+        lost = {"type": "Ready", "status": status, "reason": "NodeStatusUnknown"}
+        await api.patch(f"{path}/status", {"status": {"conditions": [lost]}}, STRATEGIC)
+
+    async def ready() -> bool:
+        found = await api.get(f"/api/v1/nodes/{node.name}")
+        return condition(found, "Ready")[0] == "True" and not found["spec"].get("taints")
+
+    await until(ready, "the node is ready again")
+    await pods.ready("a")

@@ -84,7 +84,6 @@ async def test_the_fleet_and_its_sessions_say_why_there_is_no_worker(scene: Scen
     troubles = (
         ("ImagePull", UNKNOWN_IMAGE, {"template": {"image": UNKNOWN_IMAGE}}),
         ("ModelLoadFailed", "flashinfer", {"engine": {"attention": "flashinfer"}}),
-        ("ModelLoadFailed", "context", {"engine": {"contextLength": 1 << 20}}),
         ("Unschedulable", "node affinity/selector", {"template": {"nodeSelector": {"disk": "none"}}}),
     )
     for reason, words, spec in troubles:

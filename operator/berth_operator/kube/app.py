@@ -100,6 +100,7 @@ class Operator:
             writer=StatusWriter("fleet", cluster, store, Pace(0.0, 0.0), clock),  # few, and people watch them
             clock=clock,
             current=self.upkeep.is_current,
+            see=self.upkeep.see,
             moved=self.triggers.fleet_moved,
         )
         pace = Pace(times.session_status_s, times.history_s)

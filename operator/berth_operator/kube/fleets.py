@@ -6,7 +6,7 @@ often a place failed, what load was wanted) costs only time when it is lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -25,7 +25,7 @@ from berth_operator.kube.sizing import Sizing
 from berth_operator.kube.status_writer import StatusWriter
 from berth_operator.kube.store import Body, Key, Store
 from berth_operator.kube.words import Words
-from berth_operator.model import Action, Drop, Fleet, FleetKey, Place, Seen
+from berth_operator.model import Action, Drop, Fleet, FleetKey, Kill, Place, Seen, Stop
 from berth_operator.plan import plan
 from berth_operator.policy import Policy
 from berth_operator.roster import Roster
@@ -42,7 +42,9 @@ class Decision(NamedTuple):
 
 
 class Fleets:
-    """`moved(fleet)` hears when what sessions must know of a fleet has changed."""
+    """`moved(fleet)` hears when what sessions must know of a fleet has changed. `see(namespace)` sees what is judged
+    there as it is now, not as the watch has told so far.
+    """
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Fleets:
         writer: StatusWriter,
         clock: Callable[[], float],
         current: Callable[[], bool],
+        see: Callable[[str], Awaitable[None]],
         moved: Callable[[FleetKey], None],
     ) -> None:
         times = settings.times
@@ -69,10 +72,10 @@ class Fleets:
         self._sizing = sizing
         self._writer = writer
         self._clock = clock
+        self._see = see
         self._moved = moved
         self._eyes = Eyes(
             store,
-            cluster,
             roster=roster,
             words=words,
             hands=hands,
@@ -94,11 +97,15 @@ class Fleets:
         self._words.keep(pods)
         self._hands.ending &= pods
 
-    async def look(self, key: Key) -> float | None:
-        """Bring a fleet one step nearer to what is wanted; return in how many seconds to look again."""
+    async def look(self, key: Key, *, sure: bool = False) -> float | None:
+        """Bring a fleet one step nearer to what is wanted; return in how many seconds to look again.
+
+        The watch may lag, and this process may have slept, while the gateways tell what is so now: whoever compares
+        the two sees workers without pods. What takes something away is decided at a second look, which is `sure`.
+        """
         fleet, body = FleetKey(*key), self._store.get("fleet", key)
         if body is None or is_ending(body):
-            return await self._dissolve(fleet)
+            return await self._dissolve(fleet, sure=sure)
         try:
             resource = InferenceFleet.model_validate(body)
         except ValidationError as error:
@@ -106,8 +113,11 @@ class Fleets:
             return None
         for place, pod in self._eyes.over(fleet).items():
             await self._bury(place, pod, body)
-        sight, target, actions = await self._decide(fleet, resource)
+        sight, target, actions = await self._plan(fleet, resource)
         assert target is not None
+        if _takes_away(actions) and not sure:
+            await self._see(fleet.namespace)
+            return await self.look(key, sure=True)
         await self._hands.carry_out(actions, resource, sight.pods)
         seen = FleetSeen(
             fleet,
@@ -123,24 +133,19 @@ class Fleets:
         await self._writer.write(body, fleet_status.judge(seen, resource.status, sight.now))
         return self._again(seen, actions, resource)
 
-    async def _dissolve(self, fleet: FleetKey) -> float | None:
+    async def _dissolve(self, fleet: FleetKey, *, sure: bool) -> float | None:
         """Nobody wants it: its pods go with their owner; until then no turn begins there."""
         self._known.pop(fleet, None)
         self._sizing.forget(fleet)
         self._hands.settle(Fleet(fleet, 0), ())
         for place, pod in self._eyes.over(fleet).items():
             await self._hands.bury(place, pod)
-        sight, _, actions = await self._decide(fleet, None)
+        sight, _, actions = await self._plan(fleet, None)
+        if _takes_away(actions) and not sure:
+            await self._see(fleet.namespace)
+            return await self.look(Key(*fleet), sure=True)
         await self._hands.carry_out(actions, None, sight.pods)
         return self._settings.times.poll_s if actions or sight.registered else None
-
-    async def _decide(self, fleet: FleetKey, resource: InferenceFleet | None) -> Decision:
-        """Plan. A worker is dropped for good, so that is decided by its pods as they are, not as they were told of."""
-        decision = await self._plan(fleet, resource)
-        if any(isinstance(action, Drop) for action in decision.actions):
-            await self._eyes.refresh(fleet.namespace)
-            decision = await self._plan(fleet, resource)
-        return decision
 
     async def _plan(self, fleet: FleetKey, resource: InferenceFleet | None) -> Decision:
         sight = await self._eyes.look(fleet, resource.metadata["uid"] if resource else None)
@@ -207,3 +212,7 @@ def _status(body: Body) -> FleetStatus | None:
         return FleetStatus.model_validate(body.get("status") or {})
     except ValidationError:
         return None
+
+
+def _takes_away(actions: Iterable[Action]) -> bool:
+    return any(isinstance(action, Stop | Kill | Drop) for action in actions)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from berth_operator.kube.cluster import Cluster
 from berth_operator.kube.hands import Hands
 from berth_operator.kube.instances import Clock, Trouble, ended, instance, silent_since, trouble
 from berth_operator.kube.labels import place_of
@@ -36,7 +35,6 @@ class Eyes:
     def __init__(
         self,
         store: Store,
-        cluster: Cluster,
         *,
         roster: Roster,
         words: Words,
@@ -46,7 +44,6 @@ class Eyes:
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._cluster = cluster
         self._roster = roster
         self._words = words
         self._hands = hands
@@ -66,10 +63,6 @@ class Eyes:
         now = self._clock()
         registered = self._roster.of(fleet) if self._current() else None
         return Sight(now, pods, tuple(self._instance(pod, owner, now) for pod in pods.values()), registered)
-
-    async def refresh(self, namespace: str) -> None:
-        """See pods as they are now, not as they were told of. Raises ClusterUnavailable."""
-        self._store.listed("pod", await self._cluster.list("pod", namespace), namespace)
 
     def troubles(self, fleet: FleetKey, sight: Sight) -> list[Trouble]:
         """Return what keeps its pods from serving."""

@@ -150,8 +150,6 @@ class Node:
         self.site.powered.set()
         self.site.connected.set()
         await self._set_ready()
-        for pod in self.pods.values():
-            pod.tell_again()
         self._go_online()
 
     async def drop(self) -> None:
@@ -253,8 +251,11 @@ class Node:
         await self._api.create(_LEASES, {"metadata": {"name": self.name}, "spec": spec})
 
     async def _set_ready(self) -> None:
+        """Contradict the node lifecycle controller, which took the pods' readiness along with the node's."""
         path = f"/api/v1/nodes/{self.name}/status"
         await self._api.patch(path, {"status": {"conditions": self._conditions()}}, STRATEGIC)
+        for pod in self.pods.values():
+            pod.tell_again()
 
     def _conditions(self) -> list[Object]:
         times = {"lastHeartbeatTime": stamp(), "lastTransitionTime": stamp()}
