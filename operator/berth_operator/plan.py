@@ -60,18 +60,18 @@ def _plan_fleet(fleet: Fleet, seen: Seen, policy: Policy) -> Iterator[Action]:
         return
     known = {worker.id: worker for worker in seen.registered if worker.fleet == fleet.key}
     yield from _farewells(here, known)
-    hung = [instance for instance in live if _hung(instance, seen.now, policy)]
-    yield from (Kill(instance.place) for instance in hung)
+    hung = {instance.place for instance in live if _hung(instance, seen.now, policy)}
+    yield from (Kill(instance.place) for instance in live if instance.place in hung)
     # A worker about to be killed still counts: its replacement starts once it is gone, so surplus is judged without it.
-    sound = [instance for instance in live if instance not in hung]
+    sound = [instance for instance in live if instance.place not in hung]
     by_loss = sorted(sound, key=lambda instance: _loss(instance, known, seen.now))
     outdated = _outdated(fleet, by_loss, known)
-    surplus = _surplus(fleet, by_loss, outdated)
+    surplus = _surplus(fleet, [each for each in by_loss if each.place not in outdated], known)
     drain_s = policy.drain_s if fleet.drain_s is None else fleet.drain_s
     for instance in sound:
-        if instance in outdated:
+        if instance.place in outdated:
             yield from _remove(instance, known, seen.now, drain_s, give_back=False)
-        elif instance in surplus:
+        elif instance.place in surplus:
             yield from _remove(instance, known, seen.now, drain_s, give_back=True)
         else:
             yield from _keep(instance, known)
@@ -120,27 +120,30 @@ def _loss(instance: Instance, known: dict[str, Registration], now: float) -> tup
     return (*rank, worker.running, worker.resident, idle_since, -instance.place.ordinal)
 
 
-def _outdated(fleet: Fleet, by_loss: list[Instance], known: dict[str, Registration]) -> list[Instance]:
+def _serves(instance: Instance, known: dict[str, Registration]) -> bool:
+    """Whether it takes new turns."""
+    worker = known.get(instance.ready.id) if instance.ready else None
+    sound = instance.unhealthy_since is None and not instance.unreachable
+    return worker is not None and not worker.cordoned and sound
+
+
+def _outdated(fleet: Fleet, by_loss: list[Instance], known: dict[str, Registration]) -> set[Place]:
     """Choose who of another revision may go now: whoever does not serve, then as many as may be unavailable."""
-
-    def serves(instance: Instance) -> bool:
-        worker = known.get(instance.ready.id) if instance.ready else None
-        sound = instance.unhealthy_since is None and not instance.unreachable
-        return worker is not None and not worker.cordoned and sound
-
     old = [instance for instance in by_loss if instance.place.revision != fleet.revision]
-    serving = [instance for instance in old if serves(instance)]
-    spare = sum(map(serves, by_loss)) - (fleet.replicas - fleet.max_unavailable)
-    return [*(instance for instance in old if instance not in serving), *serving[: max(0, spare)]]
+    serving = [instance.place for instance in old if _serves(instance, known)]
+    spare = sum(_serves(instance, known) for instance in by_loss) - (fleet.replicas - fleet.max_unavailable)
+    return {instance.place for instance in old} - set(serving) | set(serving[: max(0, spare)])
 
 
-def _surplus(fleet: Fleet, by_loss: list[Instance], outdated: list[Instance]) -> list[Instance]:
-    """Choose who goes because there are too many, beyond those that go anyway."""
-    staying = [instance for instance in by_loss if instance not in outdated]
+def _surplus(fleet: Fleet, staying: list[Instance], known: dict[str, Registration]) -> set[Place]:
+    """Choose who goes because there are too many: before all whoever does not serve, then the outdated."""
     rolling = any(instance.place.revision != fleet.revision for instance in staying)
     allowed = fleet.replicas + fleet.max_surge * rolling
-    old_first = sorted(staying, key=lambda instance: instance.place.revision == fleet.revision)
-    return old_first[: max(0, len(staying) - allowed)]
+
+    def rank(instance: Instance) -> tuple[bool, bool]:
+        return _serves(instance, known), instance.place.revision == fleet.revision
+
+    return {instance.place for instance in sorted(staying, key=rank)[: max(0, len(staying) - allowed)]}
 
 
 def _remove(
@@ -159,7 +162,7 @@ def _remove(
             yield Cordon(instance.place, instance.ready)
     elif _overdue(worker, now, drain_s):
         yield Stop(instance.place)
-    elif worker.waiting and give_back:
+    elif worker.waiting and give_back and not instance.unreachable:
         yield Uncordon(instance.place, instance.ready)
     elif not worker.running:
         yield Stop(instance.place)
@@ -187,7 +190,7 @@ def _drops(seen: Seen) -> Iterator[Drop]:
     """
     there = [instance for instance in seen.instances if not instance.given_up]
     alive = {instance.ready.id for instance in there if instance.ready}
-    silent = tuple(f"{instance.uid}." for instance in there if instance.ready is None and instance.running)
+    silent = {instance.uid for instance in there if instance.ready is None and instance.running}
     for worker in seen.registered or ():
-        if worker.id not in alive and not worker.id.startswith(silent):
+        if worker.id not in alive and worker.id.rpartition(".")[0] not in silent:
             yield Drop(worker.id)

@@ -133,6 +133,10 @@ class TestUnreachable:
         assert decide(1, [lost], [registered(0)]) == [Cordon(place(0), word(0))]
         assert decide(1, [lost], [cordoned(0)]) == []
 
+    def test_not_even_for_turns_that_wait(self) -> None:
+        lost = replace(serving(0), unreachable=True, unhealthy_since=NOW)
+        assert decide(0, [lost], [replace(cordoned(0), waiting=1)]) == [Stop(place(0))]
+
     def test_it_comes_back_when_its_machine_does(self) -> None:
         assert decide(1, [serving(0)], [cordoned(0)]) == [Uncordon(place(0), word(0))]
 

@@ -75,6 +75,12 @@ def test_without_surge_an_old_one_goes_first() -> None:
     assert decide(IN_PLACE, OLD, [known(each) for each in OLD]) == [Cordon(place("old", 1), OLD[1].ready)]
 
 
+def test_too_many_that_start_are_no_reason_to_take_one_that_serves() -> None:
+    """As when fewer are wanted in the middle of a rollout."""
+    starting = [pod("new", 0, ready=False), pod("new", 1, ready=False)]
+    assert decide(SURGE, [*OLD, *starting], [known(each) for each in OLD]) == [Stop(place("new", 1))]
+
+
 def test_the_next_one_waits_for_the_first() -> None:
     """One of two is out of service already: no second."""
     pods = [OLD[0], replace(OLD[1], stopping=True)]
