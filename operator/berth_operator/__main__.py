@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from berth_api.public import NAME_PATTERN
 from berth_operator.errors import FleetError
 from berth_operator.kube.app import running
 from berth_operator.kube.settings import KubeSettings, PodSettings, Times
@@ -23,24 +27,28 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m berth_operator", description="Keeps InferenceFleets and StreamingSessions as wanted."
     )
     flags.add_argument(
-        "--gateway-admin", action="append", required=True, metavar="URL", help="an admin port; repeatable"
+        "--gateway-admin", type=_url, action="append", required=True, metavar="URL", help="an admin port; repeatable"
     )
     flags.add_argument("--admin-token-file", type=Path, required=True, help="the admin ports' bearer token")
-    flags.add_argument("--worker-image", required=True, help="of workers whose fleet names none")
+    flags.add_argument("--worker-image", type=_word, required=True, help="of workers whose fleet names none")
     flags.add_argument(
-        "--worker-token-secret", required=True, metavar="NAME", help="Secret beside each fleet, with the key `token`"
+        "--worker-token-secret",
+        type=_name,
+        required=True,
+        metavar="NAME",
+        help="Secret beside each fleet, with the key `token`",
     )
     flags.add_argument("--kubeconfig", metavar="PATH", help="default: the service account, else the user's own")
     flags.add_argument(
-        "--namespace", action="append", default=[], help="where to work; repeatable (default: everywhere)"
+        "--namespace", type=_name, action="append", default=[], help="where to work; repeatable (default: everywhere)"
     )
     flags.add_argument("--host", default="127.0.0.1", help="of probes and metrics")
-    flags.add_argument("--port", type=int, default=8082, help="of probes and metrics; 0 picks a free one")
-    flags.add_argument("--resync-s", type=_positive, default=times.resync_s)
-    flags.add_argument("--absent-s", type=_positive, default=times.absent_s)
-    flags.add_argument("--session-status-s", type=_positive, default=times.session_status_s)
-    flags.add_argument("--unreachable-s", type=_positive, default=times.unreachable_s)
-    flags.add_argument("--start-s", type=_positive, default=times.start_s)
+    flags.add_argument("--port", type=_port, default=8082, help="of probes and metrics; 0 picks a free one")
+    flags.add_argument("--resync-s", type=_seconds, default=times.resync_s)
+    flags.add_argument("--absent-s", type=_seconds, default=times.absent_s)
+    flags.add_argument("--session-status-s", type=_seconds, default=times.session_status_s)
+    flags.add_argument("--unreachable-s", type=_seconds, default=times.unreachable_s)
+    flags.add_argument("--start-s", type=_seconds, default=times.start_s)
     flags.add_argument("--log-format", choices=("json", "console"), default="json")
     return flags
 
@@ -50,14 +58,15 @@ def settings_of(options: argparse.Namespace) -> KubeSettings:
     token = options.admin_token_file.read_text(encoding="utf-8").strip()
     if not token:
         raise ValueError(f"{options.admin_token_file} holds no token")
-    for url in options.gateway_admin:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"--gateway-admin {url}: must begin with http:// or https://")
+    if not token.isascii() or not token.isprintable():
+        raise ValueError(f"{options.admin_token_file} holds no token of printable ASCII characters")
+    if options.kubeconfig is not None and not Path(options.kubeconfig).is_file():
+        raise ValueError(f"--kubeconfig {options.kubeconfig}: there is no such file")
     return KubeSettings(
-        gateways=tuple(url.rstrip("/") for url in options.gateway_admin),
+        gateways=tuple(options.gateway_admin),
         admin_token=token,
         pods=PodSettings(options.worker_image, options.worker_token_secret),
-        namespaces=tuple(options.namespace),
+        namespaces=tuple(dict.fromkeys(options.namespace)),
         kubeconfig=options.kubeconfig,
         host=options.host,
         port=options.port,
@@ -95,20 +104,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = flags.parse_args(arguments)
     try:
         settings = settings_of(options)
-        configure(options.log_format)
+    except (OSError, ValueError) as error:
+        flags.exit(1, f"berth_operator: {error}\n")
+    configure(options.log_format)
+    try:
         # Not uvloop: with aiohttp above it, a connection that fails in its making closes its descriptor twice, and the
         # second time it may be somebody else's. When an API server goes there are many of those at once.
         asyncio.run(run(settings))
-    except (OSError, ValueError, FleetError) as error:
+    except (OSError, FleetError) as error:
         flags.exit(1, f"berth_operator: {error}\n")
     return 0
 
 
-def _positive(text: str) -> float:
-    value = float(text)
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value < 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and below a day")
     return value
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URL that begins with http:// or https://")
+    return text.rstrip("/")
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of Kubernetes: a-z, 0-9, - and .")
+    return text
+
+
+def _word(text: str) -> str:
+    if not text or text != "".join(text.split()):
+        raise argparse.ArgumentTypeError(f"{text!r} is empty, or has blanks in it")
+    return text
 
 
 if __name__ == "__main__":

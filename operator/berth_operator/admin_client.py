@@ -1,7 +1,7 @@
 """The gateways' admin API, seen from its only callers. Any gateway will do: they share one ledger.
 
-A gateway that does not answer, or answers that it cannot now (5xx), is passed over for the next. Whoever answered last
-is asked first, so that one dead gateway costs one timeout, not one a call.
+A gateway that does not answer, or answers that it cannot now (5xx) or that it does not know us (401), is passed over
+for the next. Whoever answered last is asked first, so that one dead gateway costs one timeout, not one a call.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ class AdminClient:
                 return _Answer(answer.status, content)
             problem = _problem(content)
             detail = str(problem.pop("detail", "") or f"it answered {answer.status}")
-            if answer.status >= 500:
+            if answer.status >= 500 or answer.status in (401, 403):
+                # One that does not take our token says nothing about what was asked.
                 raise AdminUnavailable(detail)
             type_ = str(problem.pop("type", ""))
             raise AdminRefused(detail, type_=type_, status=answer.status, members=problem)

@@ -27,6 +27,8 @@ KILLS = 10
 """In each of the three rounds."""
 REQUESTS, SECONDS = range(1, 80), (0.2, 3.0)
 """An operator dies after so many requests of its own to the API server, or so long after the first of them."""
+LISTS = 6
+"""Complete lists, by which every operator that lives has seen everything."""
 MOST_WRITES = 12
 """To one session's status, each round; an undisturbed operator makes two or three."""
 
@@ -130,6 +132,7 @@ async def test_two_at_once_do_no_harm_even_if_one_believes_in_the_past(scene: Sc
             if work is delete:
                 await settled(scene, wanted, "one of them is enough", 180)
                 other.resume()
+                await looked_again(scene, audit, LISTS)
 
         await rounds(scene, audit, beside_each_other)
 
@@ -176,7 +179,7 @@ async def told_once(scene: Scene) -> None:
 async def quiet(scene: Scene, audit: Audit) -> None:
     """Nothing is left to do: some complete lists on, the operator has written nothing."""
     before = await audit.caught_up(scene.api)
-    await looked_again(scene, audit, 6)
+    await looked_again(scene, audit, LISTS)
     assert audit.writes(since=before, user=f":{ACCOUNT}") == []
 
 

@@ -100,6 +100,7 @@ class Operator:
             writer=StatusWriter("fleet", cluster, store, Pace(0.0, 0.0), clock),  # few, and people watch them
             clock=clock,
             current=self.upkeep.is_current,
+            see=self.upkeep.see,
             moved=self.triggers.fleet_moved,
         )
         pace = Pace(times.session_status_s, times.history_s)
@@ -180,12 +181,12 @@ class Operator:
         self._writer.keep(self._store.uids("session"))
 
     async def _look_at_fleet(self, key: Key) -> float | None:
-        await self.upkeep.listed.wait()
+        await self.upkeep.asked.wait()
         with self.metrics.look("fleet"):
             return await self._fleets.look(key)
 
     async def _look_at_session(self, key: Key) -> float | None:
-        await self.upkeep.listed.wait()
+        await self.upkeep.asked.wait()
         with self.metrics.look("session"):
             return await self._sessions.look(key)
 

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 from berth_api.crd import Condition
 
 Truth = Literal["True", "False", "Unknown"]
+MESSAGE_MOST = 2000
+"""Characters: an API server's or a gateway's own words may be longer than anybody reads."""
 
 
 class Fact(NamedTuple):
@@ -39,5 +41,5 @@ def _condition(fact: Fact, before: Condition | None, generation: int, now: float
         observed_generation=generation,
         last_transition_time=before.last_transition_time if before is not None and same else timestamp(now),
         reason=fact.reason,
-        message=fact.message,
+        message=fact.message[:MESSAGE_MOST],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from berth_api.admin import FleetView
 from berth_operator.admin_client import AdminClient
 from berth_operator.errors import AdminRefused, AdminUnavailable
@@ -23,19 +25,26 @@ class Gauges:
 
     async def read(self) -> None:
         """Ask, then show all at once: a scrape in between would find half a fleet."""
-        views = {}
-        for key in self._store.keys("fleet"):
-            try:
-                views[FleetKey(*key)] = await self._admin.fleet(*key)
-            except (AdminUnavailable, AdminRefused):
-                continue
+        views = await self._views()
+        pods = Counter(place.fleet for pod in self._store.all("pod") if (place := place_of(pod)) is not None)
         for gauge in (self._metrics.sessions, self._metrics.slots, self._metrics.workers):
             gauge.clear()
         for fleet, view in views.items():
             self._metrics.watch_fleet(*fleet)
-            self._show(fleet, view)
+            self._show(fleet, view, pods[fleet])
 
-    def _show(self, fleet: FleetKey, view: FleetView) -> None:
+    async def _views(self) -> dict[FleetKey, FleetView]:
+        views = {}
+        for key in self._store.keys("fleet"):
+            try:
+                views[FleetKey(*key)] = await self._admin.fleet(*key)
+            except AdminRefused:
+                continue
+            except AdminUnavailable:
+                break  # Nor could the others be asked about, and each would take its time to say so.
+        return views
+
+    def _show(self, fleet: FleetKey, view: FleetView, pods: int) -> None:
         held = view.resident - view.running
         sessions = {
             "running": view.running,
@@ -47,18 +56,16 @@ class Gauges:
         for gauge, numbers in (
             (self._metrics.sessions, sessions),
             (self._metrics.slots, slots),
-            (self._metrics.workers, self._workers(fleet)),
+            (self._metrics.workers, self._workers(fleet, pods)),
         ):
             for state, number in numbers.items():
                 gauge.labels(*fleet, state).set(number)
 
-    def _workers(self, fleet: FleetKey) -> dict[str, int]:
+    def _workers(self, fleet: FleetKey, pods: int) -> dict[str, int]:
         registered = self._roster.of(fleet) or ()
         cordoned = sum(worker.cordoned for worker in registered)
-        places = (place_of(pod) for pod in self._store.all("pod", fleet.namespace))
-        there = sum(place is not None and place.fleet == fleet for place in places)
         return {
             "ready": len(registered) - cordoned,
             "cordoned": cordoned,
-            "starting": max(0, there - len(registered)),
+            "starting": max(0, pods - len(registered)),
         }

@@ -39,6 +39,11 @@ class Clock:
     """How long after its grace period a pod is given up whose node says nothing."""
 
 
+def is_ending(pod: Body) -> bool:
+    """Whether it was told to end."""
+    return "deletionTimestamp" in pod["metadata"]
+
+
 def ended(pod: Body) -> bool:
     """Whether a pod is over and will not run again: it is only an object any more."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
@@ -76,18 +81,18 @@ def instance(pod: Body, node: Body | None, heard: Mapping[str, Heard], owner: st
         raise ValueError(f"pod {meta['namespace']}/{meta['name']} has none of our labels")
     start, word = start_of(pod), heard.get(meta["uid"])
     ready = word.ready if word is not None and word.start == start else None
-    silent_since = _silent_since(node)
+    silent = silent_since(node)
     told_at = _time(meta.get("deletionTimestamp"))
     return Instance(
         place,
         meta["uid"],
         started_at=_began(pod, clock.now),
         ready=ready,
-        unhealthy_since=_unhealthy_since(pod, silent_since) if ready else silent_since,
+        unhealthy_since=_unhealthy_since(pod, silent) if ready else silent,
         stopping=told_at is not None or owner not in _owners(pod),
-        running=start is not None or silent_since is not None,
-        unreachable=silent_since is not None,
-        given_up=told_at is not None and silent_since is not None and clock.now - told_at >= clock.gone_s,
+        running=start is not None or silent is not None,
+        unreachable=silent is not None,
+        given_up=told_at is not None and silent is not None and clock.now - told_at >= clock.gone_s,
     )
 
 
@@ -126,7 +131,7 @@ def _owners(pod: Body) -> list[str]:
     return [owner["uid"] for owner in pod["metadata"].get("ownerReferences", ())]
 
 
-def _silent_since(node: Body | None) -> float | None:
+def silent_since(node: Body | None) -> float | None:
     """Return since when a node has not been ready. One that is not known is a pod's that has none yet."""
     ready = _condition(node, "Ready") if node is not None else {}
     return None if ready.get("status") in ("True", None) else _time(ready.get("lastTransitionTime"))
@@ -142,11 +147,11 @@ def _began(pod: Body, now: float) -> float:
     return max(filter(None, (_time(each.get("lastTransitionTime")) for each in times)), default=now)
 
 
-def _unhealthy_since(pod: Body, silent_since: float | None) -> float | None:
+def _unhealthy_since(pod: Body, silent: float | None) -> float | None:
     ready = _condition(pod, "Ready")
     if ready.get("status") == "False":
         return _time(ready.get("lastTransitionTime"))
-    return silent_since
+    return silent
 
 
 def _time(text: Any) -> float | None:

@@ -8,11 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+import structlog
+
 from berth_api.admin import AdminSession
 from berth_operator.admin_client import AdminClient
 from berth_operator.errors import AdminRefused, AdminUnavailable, CursorGone
 from berth_operator.kube.store import Key
 
+log = structlog.get_logger("berth_operator.ledger")
+
+PAGES_MOST = 10
+"""Answers of a thousand changes at most that are read in a row."""
 SINGLY_MOST = 50
 """More sessions than that are not asked for one by one: a list is cheaper."""
 
@@ -52,7 +58,9 @@ class LedgerView:
         try:
             for namespace in namespaces:
                 await self._follow(namespace, wanted)
-        except AdminUnavailable:
+        except (AdminUnavailable, AdminRefused) as error:
+            if self.available is not False:
+                log.warning("the sessions cannot be followed", error=str(error))
             self.available = False
         else:
             self.available = True
@@ -62,7 +70,8 @@ class LedgerView:
         if cursor is None or self._clock() - self._listed[namespace] >= self._relist_s:
             return await self._list(namespace)
         moved: set[Key] = set()
-        while True:
+        # Where something moves all the time there is no end to wait for.
+        for _ in range(PAGES_MOST):
             try:
                 answer = await self._admin.changes(namespace, cursor)
             except CursorGone:
@@ -92,7 +101,9 @@ class LedgerView:
     async def _read(self, key: Key) -> None:
         try:
             record = await self._admin.session(*key)
-        except AdminRefused:
+        except AdminRefused as refusal:
+            if refusal.status != 404:
+                raise
             self._take(key, None)
         else:
             self._take(key, record if record.origin == "cr" else None)

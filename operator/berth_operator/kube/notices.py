@@ -9,9 +9,14 @@ from __future__ import annotations
 import hashlib
 from typing import Literal, NamedTuple
 
+import structlog
+
+from berth_operator.errors import ClusterRefused
 from berth_operator.kube.cluster import Cluster
 from berth_operator.kube.conditions import timestamp
 from berth_operator.kube.store import Body
+
+log = structlog.get_logger("berth_operator.notices")
 
 NAME_MOST = 220
 """Characters of the object's name that go into the event's, which may have 253."""
@@ -27,14 +32,14 @@ class Notice(NamedTuple):
 
 
 async def tell(cluster: Cluster, about: Body, notice: Notice, now: float) -> None:
-    """Tell people something about an object."""
+    """Tell people something about an object. Where that is not allowed, nothing else is to suffer for it."""
     meta = about["metadata"]
     digest = hashlib.sha256(f"{meta['uid']} {notice.reason} {notice.message}".encode()).hexdigest()[:16]
     at = timestamp(now)
     event = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{meta['name'][:NAME_MOST]}.{digest}", "namespace": meta["namespace"]},
+        "metadata": {"name": f"{meta['name'][:NAME_MOST].rstrip('-.')}.{digest}", "namespace": meta["namespace"]},
         "involvedObject": {
             "apiVersion": about["apiVersion"],
             "kind": about["kind"],
@@ -50,4 +55,7 @@ async def tell(cluster: Cluster, about: Body, notice: Notice, now: float) -> Non
         "lastTimestamp": at,
         "count": 1,
     }
-    await cluster.create_event(meta["namespace"], event)
+    try:
+        await cluster.create_event(meta["namespace"], event)
+    except ClusterRefused as error:
+        log.warning("an event was refused", reason=notice.reason, message=notice.message, error=str(error))

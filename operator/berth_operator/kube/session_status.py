@@ -25,6 +25,9 @@ class Refusal:
     """Of a closed session: why it was closed."""
 
 
+UNANSWERED = Refusal("unanswered", "no gateway answers: nobody can say how it is")
+
+
 @dataclass(frozen=True)
 class FleetWord:
     """What a session has to know of its fleet."""
@@ -86,6 +89,8 @@ def _ready(record: AdminSession | None, refusal: Refusal | None, fleet: FleetWor
         return _closed(record.closing)
     if not fleet.exists:
         return Fact("Ready", "False", "FleetNotFound", fleet.message)
+    if refusal is UNANSWERED:
+        return Fact("Ready", "False", "GatewayUnavailable", UNANSWERED.message)
     if refusal is not None and refusal.type not in ("no_such_fleet", "no_capacity"):
         return Fact("Ready", "False", "Refused", refusal.message)
     if record is not None and record.suspended:

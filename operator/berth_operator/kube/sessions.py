@@ -11,15 +11,15 @@ from pydantic import ValidationError
 from berth_api.admin import AdminSession, SessionPut
 from berth_api.crd import SessionSpec, SessionStatus, StreamingSession, seconds
 from berth_operator.admin_client import AdminClient
-from berth_operator.errors import AdminRefused
+from berth_operator.errors import AdminRefused, AdminUnavailable
 from berth_operator.kube.absences import Gone
 from berth_operator.kube.cluster import Cluster
 from berth_operator.kube.ledger_view import LedgerView
 from berth_operator.kube.metrics import Metrics
 from berth_operator.kube.notices import Notice, tell
-from berth_operator.kube.session_status import FleetWord, Refusal, condition, judge, reason
+from berth_operator.kube.session_status import UNANSWERED, FleetWord, Refusal, condition, judge, reason
 from berth_operator.kube.status_writer import StatusWriter
-from berth_operator.kube.store import Body, Key, Store, version_of
+from berth_operator.kube.store import Body, Key, Store, key_of, version_of
 from berth_operator.model import FleetKey
 
 log = structlog.get_logger("berth_operator.sessions")
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
     version: int
     record: AdminSession | None
-    fleet: FleetWord
+    fleet: FleetWord | None
 
 
 class Sessions:
@@ -62,7 +62,7 @@ class Sessions:
         writer: StatusWriter,
         metrics: Metrics,
         clock: Callable[[], float],
-        word: Callable[[FleetKey], FleetWord],
+        word: Callable[[FleetKey], FleetWord | None],
         pod_of: Callable[[str], str],
     ) -> None:
         self._store = store
@@ -79,9 +79,8 @@ class Sessions:
 
     async def look(self, key: Key) -> float | None:
         """Return in how many seconds to look again. Raises AdminUnavailable while nobody can say how the session is."""
-        body = self._store.get("session", key)
-        settled = self._settled.pop(key, None)
-        if body is None or not self._ledger.knows(key.namespace):
+        body, settled = self._store.get("session", key), self._settled.pop(key, None)
+        if body is None:
             return None
         fleet = FleetKey(key.namespace, body["spec"].get("fleet", "default"))
         seen = Seen(version_of(body), self._ledger.get(key), self._word(fleet))
@@ -93,30 +92,18 @@ class Sessions:
         except ValidationError as error:
             log.warning("a resource makes no sense", session=str(key), error=str(error))
             return None
-        answer = await self._wish(key, body["metadata"]["uid"], resource)
-        now = self._clock()
-        status = judge(
-            generation=resource.metadata["generation"],
-            record=answer.record,
-            refusal=answer.refusal,
-            fleet=seen.fleet,
-            pod_of=self._pod_of,
-            before=resource.status,
-            now=now,
-        )
-        early = self._writer.early_s(body, status)
-        if early > 0:
-            return early
-        # Before the status: whoever is killed between the two tells it again, and is told that it is known.
-        recovered = _recoveries(status) - _recoveries(resource.status)
-        await self._tell(body, resource.status, status, recovered, now)
-        outcome = await self._writer.write(body, status)
-        if outcome == "same" and answer.record is seen.record and answer.refusal is None:
-            self._settled[key] = seen
-        last = answer.record.last_recovery if answer.record is not None else None
-        if outcome == "written" and recovered > 0 and last is not None:
-            self._metrics.recovered(fleet.namespace, fleet.name, last.reason, recovered)
-        return None
+        if not self._ledger.knows(key.namespace):
+            if self._ledger.available is False:
+                await self._unanswered(body, resource, seen)
+            return None  # Once it is known all sessions there are looked at.
+        try:
+            answer = await self._wish(key, body["metadata"]["uid"], resource)
+        except AdminUnavailable:
+            await self._unanswered(body, resource, seen)
+            raise
+        if seen.fleet is None:
+            return None  # It is about to be looked at, and then all its sessions are.
+        return await self._say(body, resource, seen, answer)
 
     async def close(self, gone: Gone) -> None:
         """The resource of that uid is gone: so is its session, or it stays as its deletionPolicy says."""
@@ -134,6 +121,38 @@ class Sessions:
             return Answer(None, Refusal(error.type, str(error), str(error.members.get("reason", ""))))
         self._ledger.learned(key, found)
         return Answer(found, None)
+
+    async def _unanswered(self, body: Body, resource: StreamingSession, seen: Seen) -> None:
+        """No gateway answers. What was said of the session stays, for it may be true; of a new one this is said."""
+        if not reason(resource.status):
+            await self._say(body, resource, seen, Answer(None, UNANSWERED))
+
+    async def _say(self, body: Body, resource: StreamingSession, seen: Seen, answer: Answer) -> float | None:
+        """Write its status; return in how many seconds to look again where it is too early for that."""
+        now = self._clock()
+        status = judge(
+            generation=resource.metadata["generation"],
+            record=answer.record,
+            refusal=answer.refusal,
+            fleet=seen.fleet or FleetWord(exists=True),
+            pod_of=self._pod_of,
+            before=resource.status,
+            now=now,
+        )
+        early = self._writer.early_s(body, status)
+        if early > 0:
+            return early
+        # Before the status: whoever is killed between the two tells it again, and is told that it is known.
+        recovered = _recoveries(status) - _recoveries(resource.status)
+        await self._tell(body, resource.status, status, recovered, now)
+        outcome = await self._writer.write(body, status)
+        key = key_of(body)
+        if outcome == "same" and answer.record is seen.record and answer.refusal is None:
+            self._settled[key] = seen
+        last = answer.record.last_recovery if answer.record is not None else None
+        if outcome == "written" and recovered > 0 and last is not None:
+            self._metrics.recovered(key.namespace, resource.spec.fleet, last.reason, recovered)
+        return None
 
     async def _tell(
         self, body: Body, before: SessionStatus | None, status: SessionStatus, recovered: int, now: float

@@ -11,9 +11,8 @@ from berth_operator.errors import ClusterRefused
 from berth_operator.kube.cluster import Cluster
 from berth_operator.kube.store import Body, Kind, Store
 
-SLOW = ("history",)
+SLOW = {"history"}
 """Members that alone are no reason to write soon."""
-
 
 Write = Literal["same", "written", "late"]
 """What became of a write: there was nothing to change; it is written; the object is another by now."""
@@ -21,7 +20,7 @@ Write = Literal["same", "written", "late"]
 
 @dataclass(frozen=True)
 class Pace:
-    """Least seconds between two writes to one object: of any change, and of one that only concerns what is SLOW."""
+    """Least seconds between two writes to one object: of any change, and of one that only concerns what is slow."""
 
     any_s: float
     slow_s: float
@@ -41,11 +40,10 @@ class StatusWriter:
 
     def early_s(self, body: Body, status: FleetStatus | SessionStatus) -> float:
         """Return in how many seconds this may be written; 0: now, or there is nothing to write."""
-        change, uid = _change(body, status), body["metadata"]["uid"]
+        before, change, uid = body.get("status") or {}, _change(body, status), body["metadata"]["uid"]
         if not change:
             return 0.0
-        first = "history" in change and not (body.get("status") or {}).get("history")
-        if set(change) <= set(SLOW) and not first:
+        if _is_slow(before, change):
             due = self._wrote.get(uid, self._began) + self._pace.slow_s
         elif uid in self._wrote:
             due = self._wrote[uid] + self._pace.any_s
@@ -75,6 +73,20 @@ class StatusWriter:
 
 def _change(body: Body, status: FleetStatus | SessionStatus) -> Body:
     return difference(body.get("status") or {}, status.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def _is_slow(before: Body, change: Body) -> bool:
+    """Whether it only tells how far a history has come, or gives a condition other words: nobody waits for that, and a
+    thousand sessions may have the words of one fleet.
+    """
+    if "history" in change and not before.get("history"):
+        return False
+    said, says = (_verdicts(conditions) for conditions in (before.get("conditions"), change.get("conditions")))
+    return set(change) - {"conditions"} <= SLOW and ("conditions" not in change or said == says)
+
+
+def _verdicts(conditions: list[Body] | None) -> list[Body]:
+    return [{name: value for name, value in each.items() if name != "message"} for each in conditions or ()]
 
 
 def difference(before: Body, wanted: Body) -> dict[str, Any]:

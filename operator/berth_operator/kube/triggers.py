@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from berth_operator.kube.absences import Gone
+from berth_operator.kube.instances import silent_since
 from berth_operator.kube.labels import place_of
 from berth_operator.kube.names import PodNames
 from berth_operator.kube.queue import KeyedQueue
@@ -80,7 +81,7 @@ class Triggers:
             place = place_of(body)
             if place is not None:
                 self._queues.fleets.add(Key(*place.fleet))
-        elif old is None or new is None or _is_silent(old) != _is_silent(new):
+        elif old is None or new is None or (silent_since(old) is None) != (silent_since(new) is None):
             for fleet in self.fleets():
                 self._queues.fleets.add(fleet)
 
@@ -88,8 +89,3 @@ class Triggers:
         """The API server says that it was deleted, which is more than a list that lacks it."""
         if kind == "session":
             self.close(Gone(key_of(body), body["metadata"]["uid"]))
-
-
-def _is_silent(node: Body) -> bool:
-    conditions = node.get("status", {}).get("conditions", ())
-    return any(each["type"] == "Ready" and each["status"] != "True" for each in conditions)

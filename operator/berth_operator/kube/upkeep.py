@@ -23,13 +23,14 @@ from berth_operator.roster import Roster
 log = structlog.get_logger("berth_operator")
 
 NOT_KNOWN, FORBIDDEN = 401, 403
+JUDGED_BY: tuple[Kind, ...] = ("fleet", "pod", "node")
 AGAIN_S = 1.0
 """Between two tries to see everything, until one succeeds: much waits for it."""
 
 
 class Upkeep:
-    """`listed` is set once everything has been seen. `keep()` is called whenever it has: what was known of objects that
-    are not there any more may go.
+    """`listed` is set once everything has been seen, `asked` once the gateways have been asked too, whether or not they
+    answered. `keep()` is called with every complete list: what was known of objects that are gone may go.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Upkeep:
         keep: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
-        self.listed = asyncio.Event()
+        self.listed, self.asked = asyncio.Event(), asyncio.Event()
         self.blind = ""
         """Why the last complete list failed."""
         self.hidden: set[Kind] = set()
@@ -97,13 +98,18 @@ class Upkeep:
         before = [Gone(Key(each.namespace, each.name), each.uid) for each in self._ledger.all()]
         began, uids = self._clock(), dict.fromkeys(KINDS, frozenset[str]())
         for kind in KINDS:
-            uids[kind] = await self._list(kind)
+            uids[kind] = await self._list(kind, self._settings.namespaces)
         self._seen_at = began
         self.listed.set()
         self._keep()
         self._triggers.everything()
         for gone in self._absences.due(before, uids["session"], self._clock()):
             self._triggers.close(gone)
+
+    async def see(self, namespace: str) -> None:
+        """List what the fleets of a namespace are judged by. Raises ClusterUnavailable, ClusterRefused."""
+        for kind in JUDGED_BY:
+            await self._list(kind, (namespace,))
 
     async def ask(self) -> None:
         """Ask the gateways what they see, and have looked at whatever is not as it was."""
@@ -116,10 +122,11 @@ class Upkeep:
                 if everybody or FleetKey(*key) in moved:
                     self._triggers.look_at_fleet(key)
         await self._follow(await self._namespaces())
+        self.asked.set()
 
-    async def _list(self, kind: Kind) -> frozenset[str]:
-        """Return the uids of all there are."""
-        spaces = self._settings.namespaces if kind != "node" else ()
+    async def _list(self, kind: Kind, namespaces: tuple[str, ...]) -> frozenset[str]:
+        """Return the uids of all there are in these namespaces, or everywhere."""
+        spaces = namespaces if kind != "node" else ()
         uids: set[str] = set()
         try:
             for namespace in spaces or (None,):

@@ -30,7 +30,10 @@ async def settled(scene: Scene, wanted: Wanted, what: str, timeout_s: float = 12
     """Wait until everything is as wanted, and nothing is under way any more."""
 
     async def so() -> bool:
-        fleets, sessions, pods, workers, kept = await _all(scene)
+        try:
+            fleets, sessions, pods, workers, kept = await _all(scene)
+        except RuntimeError as error:
+            raise LookupError(f"the gateways cannot say: {error}") from error
         _check_fleets(fleets, wanted.fleets)
         _check_workers(pods, workers, wanted.fleets)
         _check_sessions(sessions, wanted.sessions)

@@ -122,6 +122,7 @@ class FakeCluster:
         return True
 
     def _called(self, call: str, *what: Any) -> None:
+        self._clock.call()
         self.calls.append((call, *what))
         if faults := self._faults.get(call):
             raise faults.popleft()

@@ -189,6 +189,7 @@ class FakeAdmin:
         return held if held in self.workers_known else next(free, None)
 
     def _called(self, call: str, *what: Any) -> None:
+        self._clock.call()
         self.calls.append((call, *what))
         if self.down:
             raise AdminUnavailable("no gateway answers: fault of the test")

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from berth_api.crd import InferenceFleet
 from berth_operator.kube.app import Operator
+from berth_operator.kube.pods import revision
 from berth_operator.kube.queue import KeyedQueue
 from berth_operator.kube.settings import KubeSettings, PodSettings, Times
 from berth_operator.kube.store import Body, Key
-from kubekit.bodies import NAMESPACE, node
-from kubekit.clock import Clock
+from berth_operator.model import Place
+from kubekit.bodies import FLEET, NAMESPACE, fleet, node
+from kubekit.clock import Clock, Killed
 from kubekit.cluster import FakeCluster
 from kubekit.gateways import FakeAdmin
 
 K = TypeVar("K")
+
+PODS = PodSettings("berth/worker:1", "worker-token")
 
 ROUNDS = 120
 STEP_S = 1.0
@@ -32,7 +37,7 @@ class World:
         self.settings = KubeSettings(
             gateways=("http://gateway",),
             admin_token="secret",
-            pods=PodSettings("berth/worker:1", "worker-token"),
+            pods=PODS,
             namespaces=namespaces,
             times=Times(**times),
         )
@@ -54,11 +59,19 @@ class World:
 
     def kill_operator(self) -> None:
         """Let another operator come, which knows nothing."""
+        self.clock.calls_left = None
         self.operator = self._operator()
         self._rounds = 0
 
     async def round(self, *, watch: bool = True) -> None:
         """Let the watch catch up, ask the gateways, handle all keys, and let a second pass."""
+        try:
+            await self._round(watch=watch)
+        except Killed:
+            self.kill_operator()
+        self.clock.advance(STEP_S)
+
+    async def _round(self, *, watch: bool) -> None:
         if watch:
             self.cluster.tell(self.store)
         upkeep = self.operator.upkeep
@@ -68,11 +81,31 @@ class World:
         await self._attempt(upkeep.ask)
         for queue in self.operator.queues:
             await self._drain(queue)
-        self.clock.advance(STEP_S)
 
     async def rounds(self, count: int, **how: bool) -> None:
         for _ in range(count):
             await self.round(**how)
+
+    async def serve(self, *, replicas: int = 1, **spec: Any) -> None:
+        """Have a fleet of so many workers that serve."""
+        self.add_node()
+        self.cluster.put("fleet", fleet(replicas=replicas, **spec))
+        await self.rounds(2)
+        self.run_pods()
+        await self.until(lambda: self.condition("fleet", "tiny").get("reason") == "AllReady")
+        await self.rounds(2)
+
+    def pods(self) -> list[str]:
+        """Return the names of the pods that nobody has told to end."""
+        bodies = self.cluster.all("pod")
+        return [body["metadata"]["name"] for body in bodies if "deletionTimestamp" not in body["metadata"]]
+
+    def worker_of(self, name: str) -> str:
+        """Return the id under which the worker of a pod is registered; "" where it is not."""
+        body = self.cluster.get("pod", name)
+        assert body is not None
+        prefix = f"{body['metadata']['uid']}."
+        return next((id_ for id_ in self.admin.workers_known if id_.startswith(prefix)), "")
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let rounds pass until `condition` holds."""
@@ -149,6 +182,12 @@ class World:
         except Exception as error:
             self.failures.append(error)
             return 0.5
+
+
+def pod_name(ordinal: int, **spec: Any) -> str:
+    """Return the name of a pod of fleet team/tiny with such a spec."""
+    resource = InferenceFleet.model_validate(fleet(**spec))
+    return str(Place(FLEET, ordinal, revision(resource, PODS, Times().start_s)))
 
 
 def key(name: str) -> Key:

@@ -1,0 +1,64 @@
+"""What takes something away is decided by what is so now, not by what the watch has told so far."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from kubekit.bodies import fleet
+from kubekit.world import World
+
+
+@pytest.fixture
+async def served(world: World) -> World:
+    """A fleet of one worker that serves."""
+    world.add_node()
+    world.cluster.put("fleet", fleet())
+    await world.rounds(2)
+    world.run_pods()
+    await world.until(lambda: world.condition("fleet", "tiny").get("reason") == "AllReady")
+    return world
+
+
+async def test_a_worker_that_the_watch_has_not_told_of_is_not_dropped(served: World) -> None:
+    """Another operator has replaced the pod, and registered the new one's worker."""
+    (pod,) = served.cluster.all("pod")
+    served.cluster.remove("pod", pod["metadata"]["name"])
+    again = pod | {"metadata": pod["metadata"] | {"uid": "uid-again"}}
+    served.run_pod(again)
+    url = f"http://{served.cluster.all('pod')[0]['status']['podIP']}:8000"
+    served.admin.register("uid-again.boot", url)
+
+    await served.rounds(5, watch=False)
+
+    assert "uid-again.boot" in served.admin.workers_known
+    assert set(served.admin.asked("drop_worker")) == {("drop_worker", f"{pod['metadata']['uid']}.boot")}
+
+
+async def test_a_pod_that_has_recovered_behind_the_watchs_back_is_not_replaced(served: World) -> None:
+    """The API server was gone for a minute, and with it the news that the worker is ready again."""
+    tell_ready(served, "False")
+    await served.round()
+    tell_ready(served, "True")
+    served.cluster.breaks("list", times=1000)
+    await served.rounds(70, watch=False)
+    served.cluster.mended()
+    await served.rounds(5)
+    assert served.cluster.made("delete_pod") == []
+
+
+async def test_what_is_gone_is_dropped_at_the_second_look(served: World) -> None:
+    (pod,) = served.cluster.all("pod")
+    served.cluster.remove("pod", pod["metadata"]["name"])
+    await served.rounds(2)
+    assert set(served.admin.asked("drop_worker")) == {("drop_worker", f"{pod['metadata']['uid']}.boot")}
+
+
+def tell_ready(world: World, status: str) -> None:
+    """Have the pod's machine say so."""
+    (pod,) = copy.deepcopy(world.cluster.all("pod"))
+    for condition in pod["status"]["conditions"]:
+        if condition["type"] == "Ready":
+            condition.update(status=status, lastTransitionTime=world.clock.stamp())
+    world.cluster.put("pod", pod)
