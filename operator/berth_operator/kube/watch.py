@@ -75,7 +75,8 @@ async def watch(store: Store, settings: KubeSettings, kinds: Iterable[Kind], fla
             stop_flag=flags.over,
         )
     except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        # Kopf's own errors have the whole answer behind the message.
+        why = " ".join(str(next(iter(error.args), "")).split()) or type(error).__name__
         raise ClusterUnavailable(f"the watch has ended: {why}") from error
 
 

@@ -145,6 +145,8 @@ class FakeAdmin:
             raise AdminRefused("there is one", type_="session_exists", status=409)
         if there is None or there.uid != session.uid:
             self._check_fleet(namespace, session.fleet)
+            if there is not None:
+                self.closed[there.uid] = "replaced"
             there = record(name, session.uid, namespace=namespace)
         made = replace(
             there,
