@@ -36,7 +36,7 @@ WHOLE_WITHIN_S = 240.0
 
 @pytest.fixture
 def berth_args() -> dict[str, Any]:
-    return {**PATIENT, "operator_args": ["--unreachable-s", "6"]}
+    return {**PATIENT, "operator_args": ["--unreachable-s", "10"]}
 
 
 async def node_of(scene: Scene, pod: str, nodes: list[Node]) -> Node:
@@ -78,12 +78,14 @@ async def test_a_node_cut_off_is_replaced_and_comes_back_to_nothing(
         pod = await scene.pod_of(alice)
         uid = (await scene.kubectl.get("pod", pod))["metadata"]["uid"]
         cut = await node_of(scene, pod, nodes)
-        told.append(await turn(scene.client, alice, plan[1], at_token(20, cut.partition)))
+        long = asyncio.create_task(turn(scene.client, alice, plan[1], at_token(20, cut.partition)))
 
         async def left() -> bool:
             return (await registered(scene)).get(uid, True)
 
         await until(left, "nothing begins at the worker on the silent node", 120)
+        assert uid in {pod["metadata"]["uid"] for pod in await scene.pods()}, "it may still come back"
+        told.append(await long)
         await talk.goes_on()
         views = await asyncio.gather(*(scene.client.session(speaker.name) for speaker in talk.speakers))
         assert uid not in {(view["worker"] or "").partition(".")[0] for view in views}

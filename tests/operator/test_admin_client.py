@@ -126,9 +126,17 @@ async def test_dropping_the_unknown_is_fine(gateways, client) -> None:
     gateway, url = gateways[0]
     gateway.answer = lambda: web.json_response({"type": "no_such_worker"}, status=404)
     await client(url).drop_worker("w")
-    gateway.answer = lambda: web.json_response({"type": "unauthorized", "detail": "who?"}, status=401)
-    with pytest.raises(AdminRefused, match=r"who\?"):
+    gateway.answer = lambda: web.json_response({"type": "conflict", "detail": "not that one"}, status=409)
+    with pytest.raises(AdminRefused, match="not that one"):
         await client(url).drop_worker("w")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_gateway_that_does_not_know_us_is_none(gateways, client, status) -> None:
+    gateway, url = gateways[0]
+    gateway.answer = lambda: web.json_response({"type": "unauthorized", "detail": "who?"}, status=status)
+    with pytest.raises(AdminUnavailable, match=r"who\?"):
+        await client(url).workers()
 
 
 async def test_an_answer_that_makes_no_sense_is_no_view(gateways, client) -> None:
@@ -236,7 +244,7 @@ async def test_changes_follow_a_cursor_until_it_is_gone(gateways, client) -> Non
     gateway.answer = lambda: web.json_response({"type": "cursor_gone", "detail": "list again"}, status=410)
     with pytest.raises(CursorGone, match="list again"):
         await client(url).changes("default", "l:1")
-    gateway.answer = lambda: web.json_response({"type": "unauthorized", "detail": "who?"}, status=401)
+    gateway.answer = lambda: web.json_response({"type": "invalid_request", "detail": "limit"}, status=400)
     with pytest.raises(AdminRefused) as caught:
         await client(url).changes("default")
     assert not isinstance(caught.value, CursorGone)
