@@ -191,12 +191,43 @@ struct Block {
     int low, high;
 };
 
+/// Asks for the next block while this one is computed, in the order of the pool and a few lines at a time. The hardware
+/// cannot guess it: a head's rows are far apart, pages anywhere, and a head alone would fill few sets of the first cache.
+class Ahead {
+  public:
+    Ahead(const char* keys, const char* values, int element, int bytes) : keys_(keys), values_(values), element_(element), bytes_(bytes) {}
+
+    /// Begin with the keys at `offsets`, to be asked for in so many steps.
+    void begin(const int64_t* offsets, int keys, int steps) {
+        offsets_ = offsets, left_ = keys, at_ = 0;
+        lines_ = static_cast<int>((static_cast<int64_t>(keys) * ((bytes_ + LINE - 1) / LINE) + steps - 1) / steps);
+    }
+
+    void step() {
+        for (int line = 0; line < lines_ && left_; line++) {
+            __builtin_prefetch(keys_ + *offsets_ * element_ + at_, 0, 2);
+            __builtin_prefetch(values_ + *offsets_ * element_ + at_, 0, 2);
+            if ((at_ += LINE) >= bytes_) at_ = 0, offsets_++, left_--;
+        }
+    }
+
+  private:
+    static constexpr int LINE = 64;
+    const char *keys_, *values_;
+    const int element_, bytes_;
+    const int64_t* offsets_ = nullptr;
+    int left_ = 0, at_ = 0, lines_ = 0;
+};
+
 template <class KV, class Math> class TileRun {
   public:
     explicit TileRun(const Work& work)
         : work_(work), call_(*work.call), tile_(*work.tile), dim_(call_.dim), group_(call_.group()),
           rows_(tile_.queries * group_), words_(Math::words(dim_)), columns_(up(dim_, LANES)),
-          scratch_(call_, tile_.queries, work.head_high - work.head_low, work.scratch) {}
+          scratch_(call_, tile_.queries, work.head_high - work.head_low, work.scratch),
+          ahead_(static_cast<const char*>(call_.key) + work.head_low * dim_ * sizeof(KV),
+                 static_cast<const char*>(call_.value) + work.head_low * dim_ * sizeof(KV), sizeof(KV),
+                 (work.head_high - work.head_low) * dim_ * sizeof(KV)) {}
 
     void run() {
         for (int head = work_.head_low; head < work_.head_high; head++) lay_queries(head);
@@ -215,11 +246,13 @@ template <class KV, class Math> class TileRun {
     State total() const { return State(scratch_.total, rows_, dim_); }
 
   private:
+    static constexpr int STEPS_A_BLOCK = BLOCK_KEYS / 2;
     const Work& work_;
     const Call& call_;
     const Tile& tile_;
     const int dim_, group_, rows_, words_, columns_;
     const Scratch scratch_;
+    Ahead ahead_;
 
     float* queries(int head) const { return scratch_.queries + static_cast<size_t>(head - work_.head_low) * rows_ * words_; }
 
@@ -239,7 +272,7 @@ template <class KV, class Math> class TileRun {
         }
     }
 
-    void attend_chunk(int chunk) const {
+    void attend_chunk(int chunk) {
         int64_t begin = static_cast<int64_t>(chunk) * CHUNK_KEYS, last = tile_.first + tile_.queries;
         int64_t high = lesser(begin + CHUNK_KEYS, last);
         int64_t low = greater(begin, call_.window ? tile_.first - call_.window + 1 : 0);
@@ -247,8 +280,9 @@ template <class KV, class Math> class TileRun {
         for (int64_t at = low / BLOCK_KEYS * BLOCK_KEYS; at < high; at += BLOCK_KEYS) {
             Block block{at, static_cast<int>(greater(low - at, 0)), static_cast<int>(lesser(high - at, BLOCK_KEYS))};
             const int64_t* offsets = scratch_.offsets + (at - begin);
-            bool more = at + BLOCK_KEYS < high;
-            for (int head = work_.head_low; head < work_.head_high; head++) attend_block(block, offsets, head, more);
+            int more = static_cast<int>(greater(0, lesser(BLOCK_KEYS, high - at - BLOCK_KEYS)));
+            ahead_.begin(offsets + BLOCK_KEYS, more, (work_.head_high - work_.head_low) * STEPS_A_BLOCK);
+            for (int head = work_.head_low; head < work_.head_high; head++) attend_block(block, offsets, head);
         }
     }
 
@@ -266,26 +300,26 @@ template <class KV, class Math> class TileRun {
         for (int64_t at = high; at % BLOCK_KEYS; at++) scratch_.offsets[at - begin] = scratch_.offsets[high - 1 - begin];
     }
 
-    void attend_block(const Block& block, const int64_t* offsets, int head, bool more) const {
+    void attend_block(const Block& block, const int64_t* offsets, int head) {
         int seen = up(block.high, LANES);
         const KV* keys = static_cast<const KV*>(call_.key) + static_cast<int64_t>(head) * dim_;
         const KV* values = static_cast<const KV*>(call_.value) + static_cast<int64_t>(head) * dim_;
         State to = state(head);
-        lay_keys(keys, offsets, seen, more);
+        lay_keys(keys, offsets, seen);
         memset(scratch_.scores, 0, sizeof(float) * rows_ * BLOCK_KEYS);
         multiply<Math>(rows_, seen, queries(head), words_, scratch_.keys, BLOCK_KEYS, scratch_.scores, BLOCK_KEYS, words_);
         for (int row = 0; row < rows_; row++) weigh(block, row, seen, to);
-        lay_values(values, offsets, block, more);
+        lay_values(values, offsets, block);
         multiply<Math>(rows_, columns_, scratch_.weights, Math::words(BLOCK_KEYS), scratch_.values, columns_, to.out,
                        columns_, Math::words(block.high));
     }
 
     /// Transpose: a row a word of the dimension, a column a key.
-    void lay_keys(const KV* keys, const int64_t* offsets, int seen, bool more) const {
+    void lay_keys(const KV* keys, const int64_t* offsets, int seen) {
         constexpr int WIDTH = LANES * static_cast<int>(sizeof(float) / sizeof(typename Math::Weight));
         for (int first = 0; first < seen; first += LANES) {
-            if (more) fetch(keys, offsets + BLOCK_KEYS + first, LANES);
             for (int at = 0; at < dim_; at += WIDTH) {
+                ahead_.step();
                 Floats rows[LANES];
 #pragma GCC unroll 16
                 for (int key = 0; key < LANES; key++) rows[key] = Math::load(keys + offsets[first + key] + at, dim_ - at);
@@ -297,20 +331,14 @@ template <class KV, class Math> class TileRun {
         }
     }
 
-    void lay_values(const KV* values, const int64_t* offsets, const Block& block, bool more) const {
+    void lay_values(const KV* values, const int64_t* offsets, const Block& block) {
         float* to = scratch_.values;
         for (int key = 0; key < block.high; key += 2, to += Math::words(2) * columns_) {
-            if (more) fetch(values, offsets + BLOCK_KEYS + key, 2);
+            ahead_.step();
             const KV* first = key >= block.low ? values + offsets[key] : nullptr;
             const KV* second = key + 1 >= block.low && key + 1 < block.high ? values + offsets[key + 1] : nullptr;
             Math::lay(first, second, to, dim_, columns_);
         }
-    }
-
-    /// Ask for what the next block will read: a head's rows are too far apart for the hardware to guess.
-    void fetch(const KV* head, const int64_t* offsets, int count) const {
-        for (int key = 0; key < count; key++)
-            for (int at = 0; at < dim_; at += 64 / static_cast<int>(sizeof(KV))) __builtin_prefetch(head + offsets[key] + at);
     }
 
     /// Turn a row's scores into weights, and lower what it has so far where its maximum rises.
