@@ -45,15 +45,17 @@ class ReferencePlan:
         layer.key.flatten(0, 1).index_copy_(0, self._slots, key)
         layer.value.flatten(0, 1).index_copy_(0, self._slots, value)
 
-    def attend(self, layer: KVLayer, query: Tensor, *, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self, layer: KVLayer, query: Tensor, *, scale: float, window: int | None, sinks: Tensor | None = None
+    ) -> Tensor:
         blocks = self._blocks.get(window)
         if blocks is None:
             blocks = self._blocks[window] = list(self._split(layer.key, window))
         if len(blocks) == 1:
-            return blocks[0].attend(layer, query, scale)
+            return blocks[0].attend(layer, query, scale, sinks)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         for block in blocks:
-            out[block.rows] = block.attend(layer, query[block.rows], scale)
+            out[block.rows] = block.attend(layer, query[block.rows], scale, sinks)
         return out
 
     def _split(self, pool: Tensor, window: int | None) -> Iterator[SequenceBlock | DecodeBlock]:
