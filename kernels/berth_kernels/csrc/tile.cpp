@@ -9,6 +9,8 @@
 #include "berth.h"
 #include "vec.h"
 
+#include <type_traits>
+
 namespace BERTH_PATH {
 
 constexpr float LOG2_E = 1.44269504089f;
@@ -17,28 +19,28 @@ inline int up(int n, int to) { return (n + to - 1) / to * to; }
 inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
 
-template <class V, class T> inline V read_up_to(const T* from, int left) {
-    if (left >= static_cast<int>(sizeof(V) / sizeof(T))) return read<V>(from);
+/// Read a vector of which only `left` elements are there, unless it is WHOLE; zeros stand for the rest.
+template <bool WHOLE, class V, class T> BERTH_INLINE V read_some(const T* from, int left) {
+    if (WHOLE || left >= static_cast<int>(sizeof(V) / sizeof(T))) return read<V>(from);
     V v{};
-    memcpy(&v, from, left * sizeof(T));
+    if (left > 0) memcpy(&v, from, left * sizeof(T));
     return v;
 }
 
 /// Products of float32, whatever the pool holds.
 struct Singles {
     using Weight = float;
+    static constexpr int KEYS = 1;  // whose values a word holds
     static int words(int n) { return n; }
     static Floats add(Floats sum, Floats a, Floats b) { return a * b + sum; }
     static void put(Weight* to, Floats v) { write(to, v); }
-    static Floats load(const float* from, int left) { return read_up_to<Floats>(from, left); }
-    static Floats load(const bf16* from, int left) { return widen(read_up_to<Halves>(from, left)); }
+    template <bool WHOLE> BERTH_INLINE static Floats load(const float* from, int left) { return read_some<WHOLE, Floats>(from, left); }
+    template <bool WHOLE> BERTH_INLINE static Floats load(const bf16* from, int left) { return widen(read_some<WHOLE, Halves>(from, left)); }
 
-    /// Lay out two neighbours' values, null for zeros: `columns` words each.
-    template <class KV> static void lay(const KV* first, const KV* second, float* to, int dim, int columns) {
-        for (const KV* row : {first, second}) {
-            for (int at = 0; at < columns; at += LANES) write(to + at, row ? load(row + at, dim - at) : Floats{});
-            to += columns;
-        }
+    /// `COUNT` vectors of the values of a key, from their element `at` on.
+    template <bool WHOLE, int COUNT, class KV>
+    BERTH_INLINE static void values(const KV* const* rows, int at, int dim, Floats* to) {
+        for (int v = 0; v < COUNT; v++) to[v] = load<WHOLE>(rows[0] + at + v * LANES, dim - at - v * LANES);
     }
 };
 
@@ -46,21 +48,26 @@ struct Singles {
 /// Products of bfloat16, two neighbours at a time, summed in float32. A word holds the two.
 struct Pairs {
     using Weight = bf16;
+    static constexpr int KEYS = 2;
     typedef uint16_t Wide __attribute__((vector_size(4 * LANES)));
     static int words(int n) { return (n + 1) / 2; }
     static Floats add(Floats sum, Floats a, Floats b) {
         return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
     }
     static void put(Weight* to, Floats v) { write(to, _mm512_cvtneps_pbh((__m512)v)); }
-    static Floats load(const bf16* from, int left) { return reinterpret_cast<Floats>(read_up_to<Wide>(from, left)); }
+    template <bool WHOLE> BERTH_INLINE static Floats load(const bf16* from, int left) {
+        return reinterpret_cast<Floats>(read_some<WHOLE, Wide>(from, left));
+    }
 
-    static void lay(const bf16* first, const bf16* second, float* to, int dim, int columns) {
+    /// Values of two keys, element by element side by side.
+    template <bool WHOLE, int COUNT>
+    BERTH_INLINE static void values(const bf16* const* rows, int at, int dim, Floats* to) {
         const __m512i low = zip(0), high = zip(LANES);
-        for (int at = 0; at < columns; at += 2 * LANES) {
-            __m512i a = first ? (__m512i)read_up_to<Wide>(first + at, dim - at) : __m512i{};
-            __m512i b = second ? (__m512i)read_up_to<Wide>(second + at, dim - at) : __m512i{};
-            write(to + at, _mm512_permutex2var_epi16(a, low, b));
-            if (at + LANES < columns) write(to + at + LANES, _mm512_permutex2var_epi16(a, high, b));
+        for (int v = 0; v < COUNT; v += 2, at += 2 * LANES) {
+            auto a = (__m512i)read_some<WHOLE, Wide>(rows[0] + at, dim - at);
+            auto b = (__m512i)read_some<WHOLE, Wide>(rows[1] + at, dim - at);
+            to[v] = (Floats)_mm512_permutex2var_epi16(a, low, b);
+            if (v + 1 < COUNT) to[v + 1] = (Floats)_mm512_permutex2var_epi16(a, high, b);
         }
     }
 
@@ -110,7 +117,7 @@ struct State {
 /// A thread's buffers for a work: as many queries and heads as given.
 struct Scratch {
     int64_t* offsets;  // of a chunk's keys in the pool, in elements
-    float *queries, *keys, *values, *scores, *weights, *chunk, *total;
+    float *queries, *keys, *values, *scores, *weights, *zeros, *chunk, *total;
     size_t bytes = 0;
 
     Scratch(const Call& call, int count, int heads, char* base) : base_(base) {
@@ -119,8 +126,9 @@ struct Scratch {
         queries = take(static_cast<size_t>(heads) * rows * call.dim);
         keys = take(static_cast<size_t>(columns) * BLOCK_KEYS);
         values = take(static_cast<size_t>(columns) * BLOCK_KEYS);
-        scores = take(static_cast<size_t>(rows) * BLOCK_KEYS);
-        weights = take(static_cast<size_t>(rows) * BLOCK_KEYS);
+        scores = take(static_cast<size_t>(heads) * rows * BLOCK_KEYS);
+        weights = take(static_cast<size_t>(heads) * rows * BLOCK_KEYS);
+        zeros = take(call.dim);
         chunk = take(State::floats(rows, call.dim));
         total = take(State::floats(rows, call.dim));
     }
@@ -191,32 +199,30 @@ struct Block {
     int low, high;
 };
 
-/// Asks for the next block while this one is computed, in the order of the pool and a few lines at a time. The hardware
-/// cannot guess it: a head's rows are far apart, pages anywhere, and a head alone would fill few sets of the first cache.
+/// Asks for what is read next while this is computed: keys or values of a few positions, all heads, in the order of the
+/// pool. The hardware cannot guess it, since pages lie anywhere and a head's rows far apart.
 class Ahead {
   public:
-    Ahead(const char* keys, const char* values, int element, int bytes) : keys_(keys), values_(values), element_(element), bytes_(bytes) {}
-
-    /// Begin with the keys at `offsets`, to be asked for in so many steps.
-    void begin(const int64_t* offsets, int keys, int steps) {
-        offsets_ = offsets, left_ = keys, at_ = 0;
-        lines_ = static_cast<int>((static_cast<int64_t>(keys) * ((bytes_ + LINE - 1) / LINE) + steps - 1) / steps);
+    /// Begin with the rows of `bytes` each at `base` + `offsets` (elements of `size`), to be asked for in so many steps.
+    void begin(const void* base, const int64_t* offsets, int rows, int size, int bytes, int steps) {
+        base_ = static_cast<const char*>(base), offsets_ = offsets, rows_ = rows, size_ = size, bytes_ = bytes, at_ = 0;
+        lines_ = (rows * ((bytes + LINE - 1) / LINE) + steps - 1) / steps;
     }
 
     void step() {
-        for (int line = 0; line < lines_ && left_; line++) {
-            __builtin_prefetch(keys_ + *offsets_ * element_ + at_, 0, 2);
-            __builtin_prefetch(values_ + *offsets_ * element_ + at_, 0, 2);
-            if ((at_ += LINE) >= bytes_) at_ = 0, offsets_++, left_--;
+        int left = lines_;
+        for (; rows_ && left; offsets_++, rows_--, at_ = 0) {
+            const char* row = base_ + *offsets_ * size_;
+            for (; at_ < bytes_ && left; at_ += LINE, left--) __builtin_prefetch(row + at_, 0, 2);
+            if (at_ < bytes_) return;
         }
     }
 
   private:
     static constexpr int LINE = 64;
-    const char *keys_, *values_;
-    const int element_, bytes_;
+    const char* base_ = nullptr;
     const int64_t* offsets_ = nullptr;
-    int left_ = 0, at_ = 0, lines_ = 0;
+    int rows_ = 0, size_ = 0, bytes_ = 0, at_ = 0, lines_ = 0;
 };
 
 template <class KV, class Math> class TileRun {
@@ -224,13 +230,11 @@ template <class KV, class Math> class TileRun {
     explicit TileRun(const Work& work)
         : work_(work), call_(*work.call), tile_(*work.tile), dim_(call_.dim), group_(call_.group()),
           rows_(tile_.queries * group_), words_(Math::words(dim_)), columns_(up(dim_, LANES)),
-          scratch_(call_, tile_.queries, work.head_high - work.head_low, work.scratch),
-          ahead_(static_cast<const char*>(call_.key) + work.head_low * dim_ * sizeof(KV),
-                 static_cast<const char*>(call_.value) + work.head_low * dim_ * sizeof(KV), sizeof(KV),
-                 (work.head_high - work.head_low) * dim_ * sizeof(KV)) {}
+          scratch_(call_, tile_.queries, work.head_high - work.head_low, work.scratch) {}
 
     void run() {
         for (int head = work_.head_low; head < work_.head_high; head++) lay_queries(head);
+        memset(scratch_.zeros, 0, dim_ * sizeof(float));
         for (int chunk = work_.chunk_low; chunk < work_.chunk_high; chunk++) {
             for (int head = work_.head_low; head < work_.head_high; head++) state(head).clear(rows_);
             attend_chunk(chunk);
@@ -246,13 +250,13 @@ template <class KV, class Math> class TileRun {
     State total() const { return State(scratch_.total, rows_, dim_); }
 
   private:
-    static constexpr int STEPS_A_BLOCK = BLOCK_KEYS / 2;
+    static constexpr int WIDTH = LANES * static_cast<int>(sizeof(float) / sizeof(typename Math::Weight));  // elements
+    static constexpr int GROUP = 16;  // keys that a narrow tile reads of all heads before the next
     const Work& work_;
     const Call& call_;
     const Tile& tile_;
     const int dim_, group_, rows_, words_, columns_;
     const Scratch scratch_;
-    Ahead ahead_;
 
     float* queries(int head) const { return scratch_.queries + static_cast<size_t>(head - work_.head_low) * rows_ * words_; }
 
@@ -280,9 +284,8 @@ template <class KV, class Math> class TileRun {
         for (int64_t at = low / BLOCK_KEYS * BLOCK_KEYS; at < high; at += BLOCK_KEYS) {
             Block block{at, static_cast<int>(greater(low - at, 0)), static_cast<int>(lesser(high - at, BLOCK_KEYS))};
             const int64_t* offsets = scratch_.offsets + (at - begin);
-            int more = static_cast<int>(greater(0, lesser(BLOCK_KEYS, high - at - BLOCK_KEYS)));
-            ahead_.begin(offsets + BLOCK_KEYS, more, (work_.head_high - work_.head_low) * STEPS_A_BLOCK);
-            for (int head = work_.head_low; head < work_.head_high; head++) attend_block(block, offsets, head);
+            if (rows_ <= NARROW_ROWS) attend_narrow(block, offsets, at + BLOCK_KEYS < high);
+            else for (int head = work_.head_low; head < work_.head_high; head++) attend_block(block, offsets, head);
         }
     }
 
@@ -300,56 +303,175 @@ template <class KV, class Math> class TileRun {
         for (int64_t at = high; at % BLOCK_KEYS; at++) scratch_.offsets[at - begin] = scratch_.offsets[high - 1 - begin];
     }
 
+    const KV* keys(int head) const { return static_cast<const KV*>(call_.key) + static_cast<int64_t>(head) * dim_; }
+    const KV* values(int head) const { return static_cast<const KV*>(call_.value) + static_cast<int64_t>(head) * dim_; }
+
+    float* scores(int head) const { return scratch_.scores + static_cast<size_t>(head - work_.head_low) * rows_ * BLOCK_KEYS; }
+    float* weights(int head) const { return scratch_.weights + static_cast<size_t>(head - work_.head_low) * rows_ * BLOCK_KEYS; }
+
+    /// Of many rows: lay out keys and values once, then multiply.
     void attend_block(const Block& block, const int64_t* offsets, int head) {
         int seen = up(block.high, LANES);
-        const KV* keys = static_cast<const KV*>(call_.key) + static_cast<int64_t>(head) * dim_;
-        const KV* values = static_cast<const KV*>(call_.value) + static_cast<int64_t>(head) * dim_;
         State to = state(head);
-        lay_keys(keys, offsets, seen);
-        memset(scratch_.scores, 0, sizeof(float) * rows_ * BLOCK_KEYS);
-        multiply<Math>(rows_, seen, queries(head), words_, scratch_.keys, BLOCK_KEYS, scratch_.scores, BLOCK_KEYS, words_);
-        for (int row = 0; row < rows_; row++) weigh(block, row, seen, to);
-        lay_values(values, offsets, block);
-        multiply<Math>(rows_, columns_, scratch_.weights, Math::words(BLOCK_KEYS), scratch_.values, columns_, to.out,
-                       columns_, Math::words(block.high));
+        lay_keys(keys(head), offsets, seen);
+        memset(scores(head), 0, sizeof(float) * rows_ * BLOCK_KEYS);
+        multiply<Math>(rows_, seen, queries(head), words_, scratch_.keys, BLOCK_KEYS, scores(head), BLOCK_KEYS, words_);
+        for (int row = 0; row < rows_; row++) weigh(block, head, row, seen, to);
+        lay_values(values(head), offsets, block);
+        multiply<Math>(rows_, columns_, weights(head), Math::words(BLOCK_KEYS), scratch_.values, columns_, to.out, columns_,
+                       Math::words(block.high));
     }
 
-    /// Transpose: a row a word of the dimension, a column a key.
-    void lay_keys(const KV* keys, const int64_t* offsets, int seen) {
-        constexpr int WIDTH = LANES * static_cast<int>(sizeof(float) / sizeof(typename Math::Weight));
-        for (int first = 0; first < seen; first += LANES) {
-            for (int at = 0; at < dim_; at += WIDTH) {
-                ahead_.step();
-                Floats rows[LANES];
-#pragma GCC unroll 16
-                for (int key = 0; key < LANES; key++) rows[key] = Math::load(keys + offsets[first + key] + at, dim_ - at);
-                transpose(rows);
-                float* to = scratch_.keys + static_cast<size_t>(Math::words(at)) * BLOCK_KEYS + first;
-#pragma GCC unroll 16
-                for (int word = 0; word < LANES; word++) write(to + word * BLOCK_KEYS, rows[word]);
+    /// Of few rows: read keys and values of all heads in the order of the pool, straight into the products.
+    void attend_narrow(const Block& block, const int64_t* offsets, bool more) {
+        int heads = work_.head_high - work_.head_low, seen = up(block.high, LANES), first = block.low / GROUP * GROUP;
+        const KV *all_keys = keys(work_.head_low), *all_values = values(work_.head_low);
+        const int size = sizeof(KV), bytes = heads * dim_ * size;
+        Ahead ahead;
+        for (int at = first; at < block.high; at += GROUP) {
+            bool last = at + GROUP >= block.high;
+            ahead.begin(last ? all_values : all_keys, offsets + (last ? first : at + GROUP), GROUP, size, bytes, heads * GROUP / LANES);
+            for (int head = work_.head_low; head < work_.head_high; head++)
+                for (int part = at; part < at + GROUP && part < seen; part += LANES) {
+                    ahead.step();
+                    by_rows([&](auto rows) { score<rows.value>(head, part, offsets); });
+                }
+        }
+        for (int head = work_.head_low; head < work_.head_high; head++) {
+            State to = state(head);
+            for (int row = 0; row < rows_; row++) weigh(block, head, row, seen, to);
+        }
+        for (int at = first; at < block.high; at += GROUP) {
+            bool last = at + GROUP >= block.high;
+            ahead.begin(last ? all_keys : all_values, offsets + (last ? BLOCK_KEYS : at + GROUP), last && !more ? 0 : GROUP, size, bytes, heads);
+            for (int head = work_.head_low; head < work_.head_high; head++) {
+                ahead.step();
+                by_rows([&](auto rows) { add_values<rows.value>(block, head, at, offsets); });
             }
         }
     }
 
-    void lay_values(const KV* values, const int64_t* offsets, const Block& block) {
+    template <class Act> void by_rows(Act act) const {
+        switch (rows_) {
+            case 1: return act(std::integral_constant<int, 1>{});
+            case 2: return act(std::integral_constant<int, 2>{});
+            case 3: return act(std::integral_constant<int, 3>{});
+            case 4: return act(std::integral_constant<int, 4>{});
+#if defined(BERTH_PAIRS)
+            case 5: return act(std::integral_constant<int, 5>{});
+            case 6: return act(std::integral_constant<int, 6>{});
+            case 7: return act(std::integral_constant<int, 7>{});
+            case 8: return act(std::integral_constant<int, 8>{});
+#endif
+            default: return;
+        }
+    }
+
+    /// The scores of LANES keys.
+    template <int ROWS> BERTH_INLINE void score(int head, int first, const int64_t* offsets) const {
+        const KV* from = keys(head);
+        const float* left = queries(head);
+        Floats sum[ROWS] = {};
+        int at = 0;
+        for (; at + WIDTH <= dim_; at += WIDTH, left += LANES) {
+            Floats words[LANES];
+            load_keys<true>(from, offsets + first, at, words);
+#pragma GCC unroll 16
+            for (int word = 0; word < LANES; word++)
+#pragma GCC unroll 8
+                for (int row = 0; row < ROWS; row++) sum[row] = Math::add(sum[row], spread_word(left + row * words_ + word), words[word]);
+        }
+        if (at < dim_) {
+            Floats words[LANES];
+            load_keys<false>(from, offsets + first, at, words);
+            for (int word = 0; word < words_ - Math::words(at); word++)
+                for (int row = 0; row < ROWS; row++) sum[row] = Math::add(sum[row], spread_word(left + row * words_ + word), words[word]);
+        }
+        for (int row = 0; row < ROWS; row++) write(scores(head) + row * BLOCK_KEYS + first, sum[row]);
+    }
+
+    /// Add the weighted values of GROUP keys.
+    template <int ROWS> void add_values(const Block& block, int head, int first, const int64_t* offsets) const {
+        const KV* rows[GROUP];
+        for (int key = 0; key < GROUP; key++) {
+            bool there = first + key >= block.low && first + key < block.high;
+            rows[key] = there ? values(head) + offsets[first + key] : reinterpret_cast<const KV*>(scratch_.zeros);
+        }
+        constexpr int VECTORS = ROWS <= 4 ? BLOCK_VECTORS : BLOCK_VECTORS / 2;
+        State to = state(head);
+        int at = 0;
+        for (; at + VECTORS * LANES <= dim_; at += VECTORS * LANES) add_columns<true, ROWS, VECTORS>(rows, head, first, at, to);
+        for (; at < columns_; at += LANES) add_columns<false, ROWS, 1>(rows, head, first, at, to);
+    }
+
+    template <bool WHOLE, int ROWS, int VECTORS>
+    BERTH_INLINE void add_columns(const KV* const* rows, int head, int first, int at, State& to) const {
+        const float* left = weights(head) + Math::words(first);
+        Floats sum[ROWS][VECTORS];
+#pragma GCC unroll 8
+        for (int row = 0; row < ROWS; row++)
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) sum[row][v] = read<Floats>(to.out + row * columns_ + at + v * LANES);
+        for (int key = 0; key < GROUP; key += Math::KEYS) {
+            Floats right[VECTORS];
+            Math::template values<WHOLE, VECTORS>(rows + key, at, dim_, right);
+#pragma GCC unroll 8
+            for (int row = 0; row < ROWS; row++) {
+                Floats weight = spread_word(left + row * Math::words(BLOCK_KEYS) + Math::words(key));
+#pragma GCC unroll 8
+                for (int v = 0; v < VECTORS; v++) sum[row][v] = Math::add(sum[row][v], weight, right[v]);
+            }
+        }
+#pragma GCC unroll 8
+        for (int row = 0; row < ROWS; row++)
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) write(to.out + row * columns_ + at + v * LANES, sum[row][v]);
+    }
+
+    /// Transpose the words of LANES keys from element `at` on.
+    template <bool WHOLE> BERTH_INLINE void load_keys(const KV* keys, const int64_t* offsets, int at, Floats* words) const {
+#pragma GCC unroll 16
+        for (int key = 0; key < LANES; key++) words[key] = Math::template load<WHOLE>(keys + offsets[key] + at, dim_ - at);
+        transpose(words);
+    }
+
+    /// A row a word of the dimension, a column a key.
+    void lay_keys(const KV* keys, const int64_t* offsets, int seen) const {
+        for (int first = 0; first < seen; first += LANES)
+            for (int at = 0; at < dim_; at += WIDTH) {
+                Floats words[LANES];
+                at + WIDTH <= dim_ ? load_keys<true>(keys, offsets + first, at, words) : load_keys<false>(keys, offsets + first, at, words);
+                float* to = scratch_.keys + static_cast<size_t>(Math::words(at)) * BLOCK_KEYS + first;
+#pragma GCC unroll 16
+                for (int word = 0; word < LANES; word++) write(to + word * BLOCK_KEYS, words[word]);
+            }
+    }
+
+    void lay_values(const KV* values, const int64_t* offsets, const Block& block) const {
         float* to = scratch_.values;
-        for (int key = 0; key < block.high; key += 2, to += Math::words(2) * columns_) {
-            ahead_.step();
-            const KV* first = key >= block.low ? values + offsets[key] : nullptr;
-            const KV* second = key + 1 >= block.low && key + 1 < block.high ? values + offsets[key + 1] : nullptr;
-            Math::lay(first, second, to, dim_, columns_);
+        for (int key = 0; key < block.high; key += Math::KEYS) {
+            const KV* rows[Math::KEYS];
+            for (int own = 0; own < Math::KEYS; own++) {
+                bool there = key + own >= block.low && key + own < block.high;
+                rows[own] = there ? values + offsets[key + own] : reinterpret_cast<const KV*>(scratch_.zeros);
+            }
+            for (int at = 0; at < columns_; at += LANES, to += LANES) {
+                Floats laid;
+                Math::template values<false, 1>(rows, at, dim_, &laid);
+                write(to, laid);
+            }
         }
     }
 
     /// Turn a row's scores into weights, and lower what it has so far where its maximum rises.
-    void weigh(const Block& block, int row, int seen, State& to) const {
+    void weigh(const Block& block, int head, int row, int seen, State& to) const {
         int64_t position = tile_.first + row / group_;
         int low = block.low, high = static_cast<int>(lesser(block.high, position + 1 - block.begin));
         if (call_.window) low = static_cast<int>(greater(low, position - call_.window + 1 - block.begin));
-        float* scores = scratch_.scores + static_cast<size_t>(row) * BLOCK_KEYS;
-        auto* weights = reinterpret_cast<typename Math::Weight*>(scratch_.weights) + static_cast<size_t>(row) * BLOCK_KEYS;
+        float* scores = this->scores(head) + static_cast<size_t>(row) * BLOCK_KEYS;
+        auto* weights = reinterpret_cast<typename Math::Weight*>(this->weights(head)) + static_cast<size_t>(row) * BLOCK_KEYS;
         if (low >= high) {
-            for (int at = 0; at < seen; at += LANES) Math::put(weights + at, Floats{});
+            for (int at = 0; at < BLOCK_KEYS; at += LANES) Math::put(weights + at, Floats{});
             return;
         }
         const Floats scale = spread(call_.scale * LOG2_E), none = spread(-__builtin_inff());
@@ -371,6 +493,8 @@ template <class KV, class Math> class TileRun {
             sum += weight;
             Math::put(weights + at, weight);
         }
+        // A narrow tile multiplies whole groups, beyond the last key by nothing.
+        for (int at = seen; at < BLOCK_KEYS; at += LANES) Math::put(weights + at, Floats{});
         float by = to.sum[row] == 0.0f ? 1.0f : exp2_of(before - top);
         to.largest[row] = top;
         to.sum[row] = to.sum[row] * by + sum_of(sum);

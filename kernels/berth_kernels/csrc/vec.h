@@ -16,14 +16,17 @@
 #define BERTH_PAIRS 1
 #endif
 
+// What is left out of line costs more in spilled vectors than it does.
+#define BERTH_INLINE inline __attribute__((always_inline))
+
 namespace BERTH_PATH {
 
 #if defined(BERTH_PAIRS)
-constexpr int LANES = 16, BLOCK_ROWS = 6, BLOCK_VECTORS = 4;
+constexpr int LANES = 16, BLOCK_ROWS = 6, BLOCK_VECTORS = 4, NARROW_ROWS = 8;
 #elif defined(__AVX2__)
-constexpr int LANES = 8, BLOCK_ROWS = 6, BLOCK_VECTORS = 2;
+constexpr int LANES = 8, BLOCK_ROWS = 6, BLOCK_VECTORS = 2, NARROW_ROWS = 4;
 #else
-constexpr int LANES = 4, BLOCK_ROWS = 4, BLOCK_VECTORS = 2;
+constexpr int LANES = 4, BLOCK_ROWS = 4, BLOCK_VECTORS = 2, NARROW_ROWS = 4;
 #endif
 // BLOCK_ROWS × BLOCK_VECTORS sums, a row of operands and a broadcast fill the registers that there are.
 
@@ -106,7 +109,7 @@ inline bf16 to_bf16(float x) {
 }
 
 // Exchanges blocks of DISTANCE lanes between two rows; done for 1, 2, 4 … it transposes LANES rows.
-template <int DISTANCE, int... LANE> inline void exchange(Floats& a, Floats& b, std::integer_sequence<int, LANE...>) {
+template <int DISTANCE, int... LANE> BERTH_INLINE void exchange(Floats& a, Floats& b, std::integer_sequence<int, LANE...>) {
 #if defined(__clang__)
     Floats low = __builtin_shufflevector(a, b, (LANE & DISTANCE ? LANES + LANE - DISTANCE : LANE)...);
     Floats high = __builtin_shufflevector(a, b, (LANE & DISTANCE ? LANES + LANE : LANE + DISTANCE)...);
@@ -117,7 +120,7 @@ template <int DISTANCE, int... LANE> inline void exchange(Floats& a, Floats& b, 
     a = low, b = high;
 }
 
-template <int DISTANCE> inline void exchange_all(Floats* rows) {
+template <int DISTANCE> BERTH_INLINE void exchange_all(Floats* rows) {
 #pragma GCC unroll 16
     for (int row = 0; row < LANES; row++)
         if (!(row & DISTANCE))
@@ -125,7 +128,7 @@ template <int DISTANCE> inline void exchange_all(Floats* rows) {
 }
 
 /// Transpose LANES rows of LANES words in place.
-inline void transpose(Floats* rows) {
+BERTH_INLINE void transpose(Floats* rows) {
     exchange_all<1>(rows);
     exchange_all<2>(rows);
     if constexpr (LANES > 4) exchange_all<4>(rows);
