@@ -55,7 +55,7 @@ class SequenceBlock:
         if sinks is not None:
             grouped = query.view(rows, kv_heads, group, dim).permute(1, 2, 0, 3)
             mask = torch.ones(rows, key.shape[2]).tril().log() if self._causal else self._mask
-            out = attention_with_sinks(grouped, key, value, mask, sinks.view(kv_heads, group, 1, 1), scale)
+            out = attention_with_sinks(grouped, key, value, mask, sinks=sinks.view(kv_heads, group, 1, 1), scale=scale)
             return out.permute(2, 0, 1, 3).reshape(rows, heads, dim)
         if rows == 1:
             # All heads of a group see the same keys: they are the rows of one query.
@@ -103,7 +103,9 @@ class DecodeBlock:
             mask = self._mask.expand(rows, 1, group, -1)
             out = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
         else:
-            out = attention_with_sinks(grouped, key, value, self._mask, sinks.view(kv_heads, group, 1), scale)
+            out = attention_with_sinks(
+                grouped, key, value, self._mask, sinks=sinks.view(kv_heads, group, 1), scale=scale
+            )
         return out.reshape(rows, heads, dim)
 
     def _read(self, pool: Tensor, rows: int) -> Tensor:
@@ -112,9 +114,9 @@ class DecodeBlock:
 
 
 def attention_with_sinks(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sinks: Tensor, scale: float
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, sinks: Tensor, scale: float
 ) -> Tensor:
-    """Return attention (…, queries, dim) in which `sinks` (…, queries or 1, 1) are logits of a further key without value."""
+    """Return attention (…, queries, dim); `sinks` (…, queries or 1, 1) are logits of one key more, without a value."""
     scores = (query.float() @ key.float().transpose(-1, -2)) * scale
     if mask is not None:
         scores = scores + mask

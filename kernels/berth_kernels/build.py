@@ -2,8 +2,8 @@
 
     python -m berth_kernels.build       beside the package, for machines without a compiler
 
-The library holds every instruction set that its architecture may have and chooses when it is loaded, so that a built one
-may be moved between machines. Its name carries a hash of all that it was made from: a stale one is never loaded.
+The library holds every instruction set that its architecture may have and chooses when it is loaded, so that a built
+one may be moved between machines. Its name carries a hash of all that it was made from: a stale one is never loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ SOURCES: Final = Path(__file__).parent / "csrc"
 PREBUILT: Final = Path(__file__).parent / "prebuilt"
 
 # Not -ffast-math: it forgets infinities, and masks are made of them.
-FLAGS: Final = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi"]
+FLAGS: Final = [
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-ffp-contract=fast",
+    "-Wno-psabi",
+]
 X86_PATHS: Final = {
     "generic": [],
     "avx2": ["-mavx2", "-mfma"],

@@ -30,7 +30,9 @@ def select(name: str) -> Kernels:
     if name == "auto":
         return _best()
     if name in NAMES:
-        raise KernelError(f"attention backend {name!r} is not built in this version; use 'native', 'reference' or 'auto'")
+        raise KernelError(
+            f"attention backend {name!r} is not built in this version; use 'native', 'reference' or 'auto'"
+        )
     raise KernelError(f"no attention backend {name!r}: choose one of {', '.join(NAMES)}")
 
 

@@ -2,8 +2,8 @@
 
     python tests/bench/attention.py
 
-Each row is measured in interleaved runs of everything in it, so that the machine's moods hit all alike; ratios are taken
-within a run. The read ceiling is a sum over as many bytes as the decode reads, by torch with the same threads.
+Each row is measured in interleaved runs of everything in it, so that the machine's moods hit all alike; ratios are
+taken within a run. The read ceiling is a sum over as many bytes as the decode reads, by torch with the same threads.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ async def measure() -> dict[str, Any]:
     threads = torch.get_num_threads()
     native = NativeKernels()
     decodes = [{"batch": batch, "length": length, **_decode(native, batch, length)} for batch, length in DECODES]
-    prefills = [{"queries": queries, "length": length, **_prefill(native, queries, length)} for queries, length in PREFILLS]
+    prefills = [
+        {"queries": queries, "length": length, **_prefill(native, queries, length)} for queries, length in PREFILLS
+    ]
     return {"threads": threads, "path": native.path, "decodes": decodes, "prefills": prefills}
 
 
@@ -78,14 +80,23 @@ def _prefill(native: NativeKernels, queries: int, length: int) -> dict[str, Any]
     plan = native.plan(pieces, PAGE)
     q = query.transpose(0, 1)[None].contiguous()
     shape = (1, KV_HEADS, HEADS // KV_HEADS, length, DIM)
-    key, value = (torch.randn(1, KV_HEADS, 1, length, DIM, dtype=torch.bfloat16).expand(shape).reshape(1, HEADS, length, DIM) for _ in range(2))
+    key, value = (
+        torch.randn(1, KV_HEADS, 1, length, DIM, dtype=torch.bfloat16).expand(shape).reshape(1, HEADS, length, DIM)
+        for _ in range(2)
+    )
     whole = queries == length
-    mask = None if whole else torch.zeros(queries, length, dtype=q.dtype).masked_fill_(
-        torch.ones(queries, length).tril(length - queries) == 0, float("-inf")
+    mask = (
+        None
+        if whole
+        else torch.zeros(queries, length, dtype=q.dtype).masked_fill_(
+            torch.ones(queries, length).tril(length - queries) == 0, float("-inf")
+        )
     )
     acts = {
         "native": lambda: plan.attend(layer, query, scale=SCALE, window=None),
-        "sdpa": lambda: functional.scaled_dot_product_attention(q, key, value, attn_mask=mask, is_causal=whole, scale=SCALE),
+        "sdpa": lambda: functional.scaled_dot_product_attention(
+            q, key, value, attn_mask=mask, is_causal=whole, scale=SCALE
+        ),
     }
     return {"ms": _interleaved(acts)}
 
@@ -120,7 +131,9 @@ def _fastest(act: Callable[[], Any]) -> float:
 
 
 def show(found: dict[str, Any]) -> str:
-    where = f"bfloat16, {HEADS} heads on {KV_HEADS}, dimension {DIM}, pages of {PAGE} anywhere; {found['threads']} threads"
+    where = (
+        f"bfloat16, {HEADS} heads on {KV_HEADS}, dimension {DIM}, pages of {PAGE} anywhere; {found['threads']} threads"
+    )
     rows = []
     for row in found["decodes"]:
         ms = row["ms"]
@@ -129,9 +142,16 @@ def show(found: dict[str, Any]) -> str:
         share, gain = _ratio(ms["read"], ms["native"], percent=True), _ratio(ms["reference"], ms["native"])
         rows.append((label, _middle(ms["native"]), _middle(ms["reference"]), _middle(speed), share, gain))
     header = ("decode", "native ms", "reference ms", "ceiling GB/s", "of the ceiling", "reference / native")
-    decodes = table(f"Attention of a decode step ({where}; {found['path']}). Medians of {RUNS} runs (least … most)", header, rows)
+    decodes = table(
+        f"Attention of a decode step ({where}; {found['path']}). Medians of {RUNS} runs (least … most)", header, rows
+    )
     rows = [
-        (f"{row['queries']} of {row['length']}", _middle(row["ms"]["native"]), _middle(row["ms"]["sdpa"]), _ratio(row["ms"]["native"], row["ms"]["sdpa"]))
+        (
+            f"{row['queries']} of {row['length']}",
+            _middle(row["ms"]["native"]),
+            _middle(row["ms"]["sdpa"]),
+            _ratio(row["ms"]["native"], row["ms"]["sdpa"]),
+        )
         for row in found["prefills"]
     ]
     header = ("prefill", "native ms", "torch SDPA ms", "native / SDPA")

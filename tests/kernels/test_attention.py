@@ -35,7 +35,7 @@ def check(batch: Batch, kernels, *, window: int | None = None, sinks: torch.Tens
     st.integers(0, 99),
 )
 @settings(max_examples=25, deadline=None)
-def test_mixed_batches_attend_as_by_hand(kernels, spans, page_size, window, sinks, seed):
+def test_mixed_batches_attend_as_by_hand(kernels, spans, page_size, window, sinks, seed):  # noqa: PLR0917 - hypothesis's
     batch = Batch.random([(start, start + count) for start, count in spans], page_size, seed=seed)
     logits = 3 * torch.randn(batch.query.shape[1], generator=torch.Generator().manual_seed(seed)) if sinks else None
     check(batch, kernels, window=window, sinks=logits)

@@ -60,7 +60,8 @@ def test_other_sources_or_another_compiler_are_another_library(compiler, tmp_pat
     assert links(compiler) == 3
 
 
-def test_one_built_ahead_of_time_needs_no_compiler(compiler, monkeypatch, capsys):
+@pytest.mark.usefixtures("compiler")
+def test_one_built_ahead_of_time_needs_no_compiler(monkeypatch, capsys):
     stale = build.PREBUILT / "berth-0.so"
     stale.parent.mkdir()
     stale.touch()
@@ -70,7 +71,8 @@ def test_one_built_ahead_of_time_needs_no_compiler(compiler, monkeypatch, capsys
     assert list(build.PREBUILT.iterdir()) == [build.library()]
 
 
-def test_a_machine_without_a_compiler_is_told_what_to_do(compiler, monkeypatch, capsys):
+@pytest.mark.usefixtures("compiler")
+def test_a_machine_without_a_compiler_is_told_what_to_do(monkeypatch, capsys):
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(KernelError, match=r"no C\+\+ compiler: install g\+\+ or clang\+\+, name one in \$CXX"):
@@ -79,18 +81,20 @@ def test_a_machine_without_a_compiler_is_told_what_to_do(compiler, monkeypatch, 
     assert "error: no C++ compiler" in capsys.readouterr().err
 
 
-def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(compiler, tmp_path):
+@pytest.mark.usefixtures("compiler")
+def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(tmp_path):
     script = tmp_path / "fake-c++"
     script.write_text('#!/bin/sh\n[ "$1" = --version ] && exit\necho what is this >&2\nexit 3\n')
-    with pytest.raises(KernelError, match="(?s)compiler failed.*what is this"):
+    with pytest.raises(KernelError, match=r"(?s)compiler failed.*what is this"):
         build.library()
     assert [each.suffix for each in (tmp_path / "cache" / "berth" / "kernels").iterdir()] == [".lock"]
 
 
-def test_a_cache_that_cannot_be_written_is_named(compiler, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("compiler")
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(KernelError, match="cannot keep the built library in .*file"):
+    with pytest.raises(KernelError, match=r"cannot keep the built library in .*file"):
         build.library()
 
 

@@ -59,7 +59,9 @@ def test_the_number_of_threads_changes_no_bit(native, threads, dtype):
 
 
 def test_page_sizes_change_no_bit(native):
-    found = [attend(native, batch, batch.pieces, batch.query) for batch in (a_batch(LONG, size) for size in (1, 16, 256))]
+    found = [
+        attend(native, batch, batch.pieces, batch.query) for batch in (a_batch(LONG, size) for size in (1, 16, 256))
+    ]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
@@ -76,7 +78,7 @@ def test_what_would_lead_out_of_memory_is_refused(native):
     plan = native.plan(batch.pieces, batch.page_size)
     with pytest.raises(ValueError, match="a plan for 2 rows was given 3"):
         plan.append(batch.layer, torch.zeros(3, 2, 64), torch.zeros(3, 2, 64))
-    with pytest.raises(KernelError, match="not torch.float16"):
+    with pytest.raises(KernelError, match=r"not torch\.float16"):
         plan.attend(batch.layer, batch.query.half(), scale=1.0, window=None)
     with pytest.raises(KernelError, match="float32 or bfloat16 throughout"):
         plan.attend(batch.layer, batch.query.bfloat16(), scale=1.0, window=None)

@@ -19,7 +19,8 @@ def no_library(monkeypatch):
     monkeypatch.setattr(module, "_load", load)
 
 
-def test_the_reference_needs_nothing(no_library):
+@pytest.mark.usefixtures("no_library")
+def test_the_reference_needs_nothing():
     assert select("reference").name == "reference"
 
 
@@ -29,13 +30,15 @@ def test_native_is_the_best_where_it_can_be_had(name, native):
     assert select(name).name == "native"
 
 
-def test_auto_falls_back_aloud(no_library, caplog):
+@pytest.mark.usefixtures("no_library")
+def test_auto_falls_back_aloud(caplog):
     with caplog.at_level(logging.WARNING):
         assert select("auto").name == "reference"
     assert "falls back to 'reference', several times slower on long histories: no C++ compiler" in caplog.text
 
 
-def test_native_asked_for_by_name_is_not_replaced(no_library):
+@pytest.mark.usefixtures("no_library")
+def test_native_asked_for_by_name_is_not_replaced():
     with pytest.raises(KernelError, match=r"no C\+\+ compiler"):
         select("native")
 
