@@ -122,9 +122,9 @@ def _build(compiler: list[str], target: Path) -> None:
         objects = [str(folder / f"{number}.o") for number in range(len(commands))]
         for command, made in zip(commands, objects, strict=True):
             _run([*compiler, *FLAGS, "-c", *command, "-o", made])
-        made = folder / target.name
-        _run([*compiler, "-shared", *objects, "-o", str(made)])
-        made.replace(target)
+        linked = folder / target.name
+        _run([*compiler, "-shared", *objects, "-o", str(linked)])
+        linked.replace(target)
 
 
 def _run(command: list[str]) -> bytes:
