@@ -109,8 +109,7 @@ class Fleets:
         try:
             resource = InferenceFleet.model_validate(body)
         except ValidationError as error:
-            await self._refuse(fleet, body, error)
-            return None
+            return await self._refuse(fleet, body, error)
         for place, pod in self._eyes.over(fleet).items():
             await self._bury(place, pod, body)
         sight, target, actions = await self._plan(fleet, resource)
@@ -130,8 +129,8 @@ class Fleets:
             self._eyes.troubles(fleet, sight),
         )
         self._remember(seen)
-        await self._writer.write(body, fleet_status.judge(seen, resource.status, sight.now))
-        return self._again(seen, actions, resource)
+        early = await self._say(body, fleet_status.judge(seen, resource.status, sight.now))
+        return self._again(seen, actions, resource, early)
 
     async def _dissolve(self, fleet: FleetKey, *, sure: bool) -> float | None:
         """Nobody wants it: its pods go with their owner; until then no turn begins there."""
@@ -189,21 +188,31 @@ class Fleets:
         if before is None or (before != word and 0 in (before.usable, word.usable)):
             self._moved(fleet)
 
-    async def _refuse(self, fleet: FleetKey, body: Body, error: ValidationError) -> None:
+    async def _say(self, body: Body, status: FleetStatus) -> float | None:
+        """Write its status; return in how many seconds to look again where it is too early for that."""
+        early = self._writer.early_s(body, status)
+        if early > 0:
+            return early
+        await self._writer.write(body, status)
+        return None
+
+    async def _refuse(self, fleet: FleetKey, body: Body, error: ValidationError) -> float | None:
         """A spec that makes no sense, which the API server should not have taken: nothing is changed about its pods."""
         first = error.errors()[0]
         message = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         usable = self._known.get(fleet, UNKNOWN).usable
         self._learn(fleet, FleetWord(exists=True, usable=usable, reason="InvalidSpec", message=message))
         status = fleet_status.invalid(body["metadata"]["generation"], message, _status(body), self._clock())
-        await self._writer.write(body, status)
+        return await self._say(body, status)
 
-    def _again(self, seen: FleetSeen, actions: list[Action], resource: InferenceFleet) -> float | None:
+    def _again(
+        self, seen: FleetSeen, actions: list[Action], resource: InferenceFleet, early: float | None
+    ) -> float | None:
         """What changes by time alone has to be looked at again: deadlines, pauses, load."""
         settled = len(fleet_status.serving(seen)) == len(seen.instances) == seen.desired
         if actions or not settled or resource.spec.autoscaling is not None:
             return self._settings.times.poll_s
-        return None
+        return early
 
 
 def _status(body: Body) -> FleetStatus | None:

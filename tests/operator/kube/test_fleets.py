@@ -8,7 +8,7 @@ import pytest
 
 from berth_operator.errors import ClusterRefused, ClusterUnavailable
 from berth_operator.model import FleetKey
-from kubekit.bodies import FLEET, ended, fleet, node, pod, session
+from kubekit.bodies import FLEET, ended, fleet, node, pod, session, waiting
 from kubekit.world import World, key, pod_name
 
 FIRST, SECOND = pod_name(0), pod_name(1)
@@ -444,6 +444,40 @@ class TestRestart:
         assert world.status("fleet", "tiny")["slots"] == 8
         assert world.status("session", "alice")["phase"] in ("Bound", "Hibernated")
         assert list(world.admin.workers_known) == [world.worker_of(world.pods()[0])]
+
+
+class TestTwo:
+    """Two operators at once, each of which hears what the other does."""
+
+    async def test_they_say_the_same_whatever_the_order_in_which_they_have_heard_of_it(self, world: World) -> None:
+        world.add_node()
+        world.cluster.put("fleet", fleet(replicas=2))
+        await world.rounds(2)
+        for name, words in ((FIRST, "ErrImagePull"), (SECOND, "ImagePullBackOff")):
+            body = world.cluster.get("pod", name)
+            assert body is not None
+            world.cluster.put("pod", body | {"status": waiting(words, name)["status"]})
+        await world.rounds(3)
+        said = world.condition("fleet", "tiny")["message"]
+        other = World()
+        other.clock, other.cluster, other.admin = world.clock, world.cluster, world.admin
+        other.kill_operator()
+        pods = world.cluster.all("pod")
+        for body in reversed(pods):
+            other.store.heard("pod", body, deleted=False)
+        await other.rounds(5)
+        assert world.condition("fleet", "tiny")["message"] == said
+
+    async def test_where_they_differ_it_is_written_once_a_second(self, world: World) -> None:
+        await world.serve(replicas=1)
+        before = len(world.cluster.made("patch_status"))
+        for _ in range(50):
+            body = world.cluster.get("fleet", "tiny")
+            assert body is not None
+            world.cluster.put("fleet", body | {"status": body["status"] | {"desiredReplicas": 9}})
+            world.cluster.tell(world.store)
+            await world.fleets.look(key("tiny"))
+        assert len(world.cluster.made("patch_status")) - before <= 1
 
 
 class TestInvalid:
