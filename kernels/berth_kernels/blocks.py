@@ -46,12 +46,17 @@ class SequenceBlock:
         first = offset if self._pages is not None else int(used[0]) * page_size + offset
         self._tokens = slice(first, first + span.end - span.low)
 
-    def attend(self, layer: KVLayer, query: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: KVLayer, query: Tensor, scale: float, sinks: Tensor | None) -> Tensor:
         """KV heads are the batch dimension, so that the heads of a group share keys without a copy."""
         rows, heads, dim = query.shape
         key, value = (self._read(pool).transpose(0, 1).unsqueeze(1) for pool in layer)
         kv_heads = key.shape[0]
         group = heads // kv_heads
+        if sinks is not None:
+            grouped = query.view(rows, kv_heads, group, dim).permute(1, 2, 0, 3)
+            mask = torch.ones(rows, key.shape[2]).tril().log() if self._causal else self._mask
+            out = attention_with_sinks(grouped, key, value, mask, sinks=sinks.view(kv_heads, group, 1, 1), scale=scale)
+            return out.permute(2, 0, 1, 3).reshape(rows, heads, dim)
         if rows == 1:
             # All heads of a group see the same keys: they are the rows of one query.
             out = functional.scaled_dot_product_attention(query.view(kv_heads, 1, group, dim), key, value, scale=scale)
@@ -88,23 +93,35 @@ class DecodeBlock:
         hidden = torch.from_numpy((at < first) | (at >= beyond))
         self._mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))[:, None, None, :]
 
-    def attend(self, layer: KVLayer, query: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: KVLayer, query: Tensor, scale: float, sinks: Tensor | None) -> Tensor:
         rows, heads, dim = query.shape
         key, value = (self._read(pool, rows).transpose(1, 2) for pool in layer)
         kv_heads = key.shape[1]
         group = heads // kv_heads
-        out = functional.scaled_dot_product_attention(
-            query.reshape(rows, kv_heads, group, dim),
-            key,
-            value,
-            attn_mask=self._mask.expand(rows, 1, group, -1),
-            scale=scale,
-        )
+        grouped = query.reshape(rows, kv_heads, group, dim)
+        if sinks is None:
+            mask = self._mask.expand(rows, 1, group, -1)
+            out = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
+        else:
+            out = attention_with_sinks(
+                grouped, key, value, self._mask, sinks=sinks.view(kv_heads, group, 1), scale=scale
+            )
         return out.reshape(rows, heads, dim)
 
     def _read(self, pool: Tensor, rows: int) -> Tensor:
         """Return keys or values (rows, padded length, kv_heads, head_dim); what is masked is finite all the same."""
         return pool.index_select(0, self._pages).view(rows, -1, *pool.shape[2:])
+
+
+def attention_with_sinks(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, sinks: Tensor, scale: float
+) -> Tensor:
+    """Return attention (…, queries, dim); `sinks` (…, queries or 1, 1) are logits of one key more, without a value."""
+    scores = (query.float() @ key.float().transpose(-1, -2)) * scale
+    if mask is not None:
+        scores = scores + mask
+    scores = torch.cat((scores, sinks.float().expand(*scores.shape[:-1], 1)), -1)
+    return (scores.softmax(-1)[..., :-1] @ value.float()).to(query.dtype)
 
 
 def causal_mask(span: Span, window: int | None, dtype: torch.dtype) -> Tensor:

@@ -54,11 +54,14 @@ class AttentionPlan(Protocol):
         Rows of positions that a segment keeps are left out.
         """
 
-    def attend(self, layer: KVLayer, query: Tensor, *, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self, layer: KVLayer, query: Tensor, *, scale: float, window: int | None, sinks: Tensor | None = None
+    ) -> Tensor:
         """Return causal attention of `query` (N, heads, head_dim) over its own segment's pages, in the same shape.
 
         A query at position p sees keys at max(0, p - window + 1) … p; `window` None: all from 0. `heads` is a multiple
         of the pool's kv_heads, query heads of one KV head side by side. The step's own KV must have been appended.
+        `sinks` (heads,): a logit each head that takes its share of the softmax and has no value (as in gpt-oss).
         """
 
 
@@ -81,3 +84,11 @@ class Kernels(Protocol):
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """Return silu(gate) * up for `gate_up` (N, 2 * inner), gate first: (N, inner)."""
+
+
+def check_segment(segment: Segment, page_size: int) -> None:
+    """Raise ValueError for an empty segment and for one whose pages do not reach its end."""
+    if not 0 <= segment.start < segment.end:
+        raise ValueError(f"a segment needs 0 <= start < end, got {segment.start} and {segment.end}")
+    if len(segment.pages) * page_size < segment.end:
+        raise ValueError(f"{len(segment.pages)} pages of {page_size} tokens do not reach position {segment.end - 1}")

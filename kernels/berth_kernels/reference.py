@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from berth_kernels.blocks import DecodeBlock, SequenceBlock, Span, causal_mask
+from berth_kernels.interface import check_segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ class ReferencePlan:
 
     def __init__(self, segments: Sequence[Segment], page_size: int) -> None:
         for segment in segments:
-            _check(segment, page_size)
+            check_segment(segment, page_size)
         self._segments = segments
         self._page_size = page_size
         self._slots = torch.from_numpy(_slots(segments, page_size))
@@ -44,15 +45,17 @@ class ReferencePlan:
         layer.key.flatten(0, 1).index_copy_(0, self._slots, key)
         layer.value.flatten(0, 1).index_copy_(0, self._slots, value)
 
-    def attend(self, layer: KVLayer, query: Tensor, *, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self, layer: KVLayer, query: Tensor, *, scale: float, window: int | None, sinks: Tensor | None = None
+    ) -> Tensor:
         blocks = self._blocks.get(window)
         if blocks is None:
             blocks = self._blocks[window] = list(self._split(layer.key, window))
         if len(blocks) == 1:
-            return blocks[0].attend(layer, query, scale)
+            return blocks[0].attend(layer, query, scale, sinks)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         for block in blocks:
-            out[block.rows] = block.attend(layer, query[block.rows], scale)
+            out[block.rows] = block.attend(layer, query[block.rows], scale, sinks)
         return out
 
     def _split(self, pool: Tensor, window: int | None) -> Iterator[SequenceBlock | DecodeBlock]:
@@ -105,13 +108,6 @@ class ReferenceKernels:
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, -1)
         return functional.silu(gate).mul_(up)
-
-
-def _check(segment: Segment, page_size: int) -> None:
-    if not 0 <= segment.start < segment.end:
-        raise ValueError(f"a segment needs 0 <= start < end, got {segment.start} and {segment.end}")
-    if len(segment.pages) * page_size < segment.end:
-        raise ValueError(f"{len(segment.pages)} pages of {page_size} tokens do not reach position {segment.end - 1}")
 
 
 def _lowest(position: int, window: int | None) -> int:

@@ -1,6 +1,6 @@
 """Compares the engine's tensor side with transformers: 100 prompts × 4 architectures × 3 page sizes, in float32.
 
-    python tests/bench/parity.py [--prompts 100] [--tokens 24]
+    python tests/bench/parity.py [--prompts 100] [--tokens 24] [--attention native]
 
 Each prompt runs alone and in a mixed batch (chunks of prompts beside others' decodes, scattered pages). Greedy tokens
 must be equal and their logprobs within 1e-5 + 1e-5 relative. Exit status 1 if one is not.
@@ -54,11 +54,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--attention", default="auto", help="the backend, as the worker takes it")
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     prompts = prompts_of(args.prompts)
+    print(f"attention: {args.attention}")
     print(f"{'architecture':14}{'page':>6}{'alone':>8}{'mixed':>8}{'worst logprob':>16}{'faults':>8}{'seconds':>9}")
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +69,9 @@ def main() -> int:
             path = checkpoints.save(model, Path(folder) / family)
             for page_size in PAGE_SIZES:
                 began = time.monotonic()
-                runner = TorchRunner.load(path, page_size=page_size, num_pages=4096 // page_size)
+                runner = TorchRunner.load(
+                    path, page_size=page_size, num_pages=4096 // page_size, attention=args.attention
+                )
                 alone, mixed = Tally(), Tally()
                 for done in drive.generate(runner, prompts, args.tokens):
                     alone.judge(model, f"{family}, page {page_size}, alone", done)

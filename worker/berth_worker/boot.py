@@ -46,7 +46,7 @@ def load(settings: Settings) -> Served:
     model, files = model_info(settings, folder, config, tokenizer, context)
     engine = Engine(build_core(settings, runner, tokenizer, model))
     worker_id = f"{settings.server.pod_uid}.{uuid.uuid4()}"
-    return Served(worker_id, engine, tokenizer, model, files, settings, details(settings, folder, context, pages))
+    return Served(worker_id, engine, tokenizer, model, files, settings, details(settings, runner, folder, context))
 
 
 def pool_pages(settings: Settings, folder: Path, config: ModelConfig) -> int:
@@ -113,7 +113,7 @@ def build_core(settings: Settings, runner: TorchRunner, tokenizer: Tokenizer, mo
     )
 
 
-def details(settings: Settings, folder: Path, context: int, pages: int) -> dict[str, Any]:
+def details(settings: Settings, runner: TorchRunner, folder: Path, context: int) -> dict[str, Any]:
     """Return SGLang's fields of /get_server_info, as they turned out."""
     schedule = settings.schedule
     return {
@@ -121,10 +121,10 @@ def details(settings: Settings, folder: Path, context: int, pages: int) -> dict[
         "tokenizer_path": str(folder),
         "served_model_name": settings.model.name,
         "dtype": settings.model.dtype,
-        "attention_backend": settings.model.attention,
+        "attention_backend": runner.attention,
         "context_length": context,
         "page_size": settings.cache.page_size,
-        "max_total_num_tokens": pages * settings.cache.page_size,
+        "max_total_num_tokens": runner.num_pages * settings.cache.page_size,
         "chunked_prefill_size": schedule.chunked_prefill_size,
         "max_running_requests": min(schedule.max_running or settings.cache.slots, settings.cache.slots),
         "max_queued_requests": schedule.queue_limit,

@@ -115,8 +115,8 @@ def test_pages_that_do_not_reach_the_end_are_refused(runner):
 
 
 def test_an_attention_backend_that_is_not_there_is_refused(tiny_checkpoint):
-    with pytest.raises(KernelError, match="native"):
-        TorchRunner.load(tiny_checkpoint("llama"), page_size=1, num_pages=1, attention="native")
+    with pytest.raises(KernelError, match="flashinfer"):
+        TorchRunner.load(tiny_checkpoint("llama"), page_size=1, num_pages=1, attention="flashinfer")
 
 
 def test_dtype_auto_is_the_checkpoints_own(tmp_path):

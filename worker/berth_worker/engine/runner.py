@@ -62,6 +62,7 @@ class TorchRunner:
         self.vocab_size = config.vocab_size
         self.num_pages = num_pages
         self.page_size = page_size
+        self.attention = kernels.name
         self._kernels = kernels
         positions = min(config.max_positions, num_pages * page_size)
         self._decoder = Decoder(config, weights, kernels, positions)

@@ -1,0 +1,43 @@
+"""The backends that all of them are held to, and the way to the kit beside this file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+KIT = str(Path(__file__).parent)
+if KIT not in sys.path:
+    sys.path.insert(0, KIT)
+
+from berth_kernels.interface import KernelError  # noqa: E402 - beside what follows
+from berth_kernels.native import NativeKernels  # noqa: E402
+from berth_kernels.reference import ReferenceKernels  # noqa: E402
+
+NATIVE = ["avx512", "avx2", "generic"]
+
+
+def native_kernels(path: str, threads: int = 1) -> NativeKernels:
+    try:
+        return NativeKernels(path=path, threads=threads)
+    except KernelError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", params=NATIVE)
+def native(request):
+    """The native backend, once with each instruction set that this CPU has."""
+    return native_kernels(request.param)
+
+
+@pytest.fixture(scope="session", params=["reference", *NATIVE])
+def kernels(request):
+    """Every backend."""
+    return ReferenceKernels() if request.param == "reference" else native_kernels(request.param)
+
+
+@pytest.fixture(scope="session")
+def threads():
+    """Make a native backend like another one, but with so many threads: `threads(native, 3)`."""
+    return lambda native, count: native_kernels(native.path, count)
