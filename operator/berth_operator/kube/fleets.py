@@ -18,6 +18,7 @@ from berth_operator.kube.fleet_status import FleetSeen
 from berth_operator.kube.hands import Hands
 from berth_operator.kube.instances import is_ending
 from berth_operator.kube.notices import Notice, tell
+from berth_operator.kube.resources import explain, read
 from berth_operator.kube.session_status import FleetWord
 from berth_operator.kube.settings import KubeSettings
 from berth_operator.kube.sight import Eyes, Sight
@@ -107,7 +108,7 @@ class Fleets:
         if body is None or is_ending(body):
             return await self._dissolve(fleet, sure=sure)
         try:
-            resource = InferenceFleet.model_validate(body)
+            resource = read(InferenceFleet, body)
         except ValidationError as error:
             return await self._refuse(fleet, body, error)
         for place, pod in self._eyes.over(fleet).items():
@@ -198,8 +199,7 @@ class Fleets:
 
     async def _refuse(self, fleet: FleetKey, body: Body, error: ValidationError) -> float | None:
         """A spec that makes no sense, which the API server should not have taken: nothing is changed about its pods."""
-        first = error.errors()[0]
-        message = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        message = explain(error)
         usable = self._known.get(fleet, UNKNOWN).usable
         self._learn(fleet, FleetWord(exists=True, usable=usable, reason="InvalidSpec", message=message))
         status = fleet_status.invalid(body["metadata"]["generation"], message, _status(body), self._clock())
@@ -216,7 +216,7 @@ class Fleets:
 
 
 def _status(body: Body) -> FleetStatus | None:
-    """Return what was said of a fleet before; it may be what makes no sense."""
+    """Return what was said of a fleet whose spec makes no sense; nor may that."""
     try:
         return FleetStatus.model_validate(body.get("status") or {})
     except ValidationError:
