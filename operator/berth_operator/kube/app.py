@@ -89,6 +89,8 @@ class Operator:
             keep=self._keep,
             clock=clock,
         )
+        pace = Pace(times.fleet_status_s, times.fleet_status_s)
+        self._fleet_writer = StatusWriter("fleet", cluster, store, pace, clock)
         self._fleets = Fleets(
             settings,
             store,
@@ -97,20 +99,20 @@ class Operator:
             words=Words(admin, roster),
             hands=Hands(settings, cluster, store, admin, clock),
             sizing=Sizing(admin),
-            writer=StatusWriter("fleet", cluster, store, Pace(0.0, 0.0), clock),  # few, and people watch them
+            writer=self._fleet_writer,
             clock=clock,
             current=self.upkeep.is_current,
             see=self.upkeep.see,
             moved=self.triggers.fleet_moved,
         )
         pace = Pace(times.session_status_s, times.history_s)
-        self._writer = StatusWriter("session", cluster, store, pace, clock)
+        self._session_writer = StatusWriter("session", cluster, store, pace, clock)
         self._sessions = Sessions(
             store,
             cluster,
             admin=admin,
             ledger=ledger,
-            writer=self._writer,
+            writer=self._session_writer,
             metrics=self.metrics,
             clock=clock,
             word=self._fleets.word,
@@ -178,7 +180,8 @@ class Operator:
 
     def _keep(self) -> None:
         self._fleets.keep(self._store.uids("pod"))
-        self._writer.keep(self._store.uids("session"))
+        self._fleet_writer.keep(self._store.uids("fleet"))
+        self._session_writer.keep(self._store.uids("session"))
 
     async def _look_at_fleet(self, key: Key) -> float | None:
         await self.upkeep.asked.wait()

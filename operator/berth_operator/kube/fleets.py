@@ -18,6 +18,7 @@ from berth_operator.kube.fleet_status import FleetSeen
 from berth_operator.kube.hands import Hands
 from berth_operator.kube.instances import is_ending
 from berth_operator.kube.notices import Notice, tell
+from berth_operator.kube.resources import explain, read
 from berth_operator.kube.session_status import FleetWord
 from berth_operator.kube.settings import KubeSettings
 from berth_operator.kube.sight import Eyes, Sight
@@ -107,10 +108,9 @@ class Fleets:
         if body is None or is_ending(body):
             return await self._dissolve(fleet, sure=sure)
         try:
-            resource = InferenceFleet.model_validate(body)
+            resource = read(InferenceFleet, body)
         except ValidationError as error:
-            await self._refuse(fleet, body, error)
-            return None
+            return await self._refuse(fleet, body, error)
         for place, pod in self._eyes.over(fleet).items():
             await self._bury(place, pod, body)
         sight, target, actions = await self._plan(fleet, resource)
@@ -130,8 +130,8 @@ class Fleets:
             self._eyes.troubles(fleet, sight),
         )
         self._remember(seen)
-        await self._writer.write(body, fleet_status.judge(seen, resource.status, sight.now))
-        return self._again(seen, actions, resource)
+        early = await self._say(body, fleet_status.judge(seen, resource.status, sight.now))
+        return self._again(seen, actions, resource, early)
 
     async def _dissolve(self, fleet: FleetKey, *, sure: bool) -> float | None:
         """Nobody wants it: its pods go with their owner; until then no turn begins there."""
@@ -189,25 +189,34 @@ class Fleets:
         if before is None or (before != word and 0 in (before.usable, word.usable)):
             self._moved(fleet)
 
-    async def _refuse(self, fleet: FleetKey, body: Body, error: ValidationError) -> None:
+    async def _say(self, body: Body, status: FleetStatus) -> float | None:
+        """Write its status; return in how many seconds to look again where it is too early for that."""
+        early = self._writer.early_s(body, status)
+        if early > 0:
+            return early
+        await self._writer.write(body, status)
+        return None
+
+    async def _refuse(self, fleet: FleetKey, body: Body, error: ValidationError) -> float | None:
         """A spec that makes no sense, which the API server should not have taken: nothing is changed about its pods."""
-        first = error.errors()[0]
-        message = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        message = explain(error)
         usable = self._known.get(fleet, UNKNOWN).usable
         self._learn(fleet, FleetWord(exists=True, usable=usable, reason="InvalidSpec", message=message))
         status = fleet_status.invalid(body["metadata"]["generation"], message, _status(body), self._clock())
-        await self._writer.write(body, status)
+        return await self._say(body, status)
 
-    def _again(self, seen: FleetSeen, actions: list[Action], resource: InferenceFleet) -> float | None:
+    def _again(
+        self, seen: FleetSeen, actions: list[Action], resource: InferenceFleet, early: float | None
+    ) -> float | None:
         """What changes by time alone has to be looked at again: deadlines, pauses, load."""
         settled = len(fleet_status.serving(seen)) == len(seen.instances) == seen.desired
         if actions or not settled or resource.spec.autoscaling is not None:
             return self._settings.times.poll_s
-        return None
+        return early
 
 
 def _status(body: Body) -> FleetStatus | None:
-    """Return what was said of a fleet before; it may be what makes no sense."""
+    """Return what was said of a fleet whose spec makes no sense; nor may that."""
     try:
         return FleetStatus.model_validate(body.get("status") or {})
     except ValidationError:

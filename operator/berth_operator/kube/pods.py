@@ -113,7 +113,14 @@ def _pod_spec(spec: FleetSpec, settings: PodSettings, start_s: float) -> dict[st
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "startupProbe": {**HEALTH, "periodSeconds": STARTUP_S, "failureThreshold": math.ceil(start_s / STARTUP_S)},
         "readinessProbe": {**HEALTH, "periodSeconds": READINESS_S, "timeoutSeconds": 2, "failureThreshold": 2},
-        "livenessProbe": {**HEALTH, "periodSeconds": LIVENESS_S, "timeoutSeconds": 5, "failureThreshold": 3},
+        # One that does not answer has no turns to wait for.
+        "livenessProbe": {
+            **HEALTH,
+            "periodSeconds": LIVENESS_S,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+            "terminationGracePeriodSeconds": GRACE_MARGIN_S,
+        },
     }
     return {
         "containers": [worker],

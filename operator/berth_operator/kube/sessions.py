@@ -17,6 +17,7 @@ from berth_operator.kube.cluster import Cluster
 from berth_operator.kube.ledger_view import LedgerView
 from berth_operator.kube.metrics import Metrics
 from berth_operator.kube.notices import Notice, tell
+from berth_operator.kube.resources import explain, read
 from berth_operator.kube.session_status import UNANSWERED, FleetWord, Refusal, condition, judge, reason
 from berth_operator.kube.status_writer import StatusWriter
 from berth_operator.kube.store import Body, Key, Store, key_of, version_of
@@ -88,9 +89,9 @@ class Sessions:
             self._settled[key] = seen
             return None
         try:
-            resource = StreamingSession.model_validate(body)
+            resource = read(StreamingSession, body)
         except ValidationError as error:
-            log.warning("a resource makes no sense", session=str(key), error=str(error))
+            log.warning("a resource makes no sense", session=str(key), error=explain(error))
             return None
         if not self._ledger.knows(key.namespace):
             if self._ledger.available is False:
@@ -147,7 +148,7 @@ class Sessions:
         await self._tell(body, resource.status, status, recovered, now)
         outcome = await self._writer.write(body, status)
         key = key_of(body)
-        if outcome == "same" and answer.record is seen.record and answer.refusal is None:
+        if outcome == "same" and _is_settled(answer, seen):
             self._settled[key] = seen
         last = answer.record.last_recovery if answer.record is not None else None
         if outcome == "written" and recovered > 0 and last is not None:
@@ -165,6 +166,13 @@ class Sessions:
         kind = WORTH_TELLING.get(ready.reason)
         if kind is not None and ready.reason != reason(before):
             await tell(self._cluster, body, Notice(kind, ready.reason, ready.message), now)
+
+
+def _is_settled(answer: Answer, seen: Seen) -> bool:
+    """Whether the same is answered as long as the same is seen: all is as wanted, or its fleet has no worker yet."""
+    if answer.refusal is None:
+        return answer.record is seen.record
+    return answer.refusal.type == "no_such_fleet" and seen.fleet is not None and seen.fleet.usable == 0
 
 
 def _recoveries(status: SessionStatus | None) -> int:

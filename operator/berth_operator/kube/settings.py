@@ -18,6 +18,8 @@ class Times:
     list that came back short."""
     session_status_s: float = 10.0
     """Between two writes to one session's status: sessions come by the thousand, etcd is not for what moves."""
+    fleet_status_s: float = 1.0
+    """Between two writes to one fleet's status: people watch it, but two operators that differ would never end."""
     history_s: float = 300.0
     """Between two writes that only tell that the history has grown, and between two lists that show it."""
     unreachable_s: float = 60.0

@@ -60,23 +60,25 @@ class Eyes:
         pods = {place: pod for place, pod in self._all(fleet).items() if not ended(pod)}
         if owner is not None and self._current():
             await self._words.hear(fleet, pods.values())
-        now = self._clock()
+        now, cut_off = self._clock(), self._cut_off()
         registered = self._roster.of(fleet) if self._current() else None
-        return Sight(now, pods, tuple(self._instance(pod, owner, now) for pod in pods.values()), registered)
+        instances = tuple(self._instance(pod, owner, now, cut_off=cut_off) for pod in pods.values())
+        return Sight(now, pods, instances, registered)
 
     def troubles(self, fleet: FleetKey, sight: Sight) -> list[Trouble]:
-        """Return what keeps its pods from serving."""
+        """Return what keeps its pods from serving, in the order of their places: whoever looks has to say the same."""
         live = sight.live
         refused = [self._words.refused[uid] for uid in live.values() if uid in self._words.refused]
-        unfilled = [why for place, why in self._hands.refused.items() if place.fleet == fleet and place not in live]
+        hindered = sorted(place for place in self._hands.refused if place.fleet == fleet and place not in live)
+        unfilled = [self._hands.refused[place] for place in hindered]
         return [*refused, *unfilled, *filter(None, (trouble(sight.pods[place]) for place in live))]
 
     def _all(self, fleet: FleetKey) -> dict[Place, Body]:
         placed = ((place_of(pod), pod) for pod in self._store.all("pod", fleet.namespace))
-        return {place: pod for place, pod in placed if place is not None and place.fleet == fleet}
+        found = {place: pod for place, pod in placed if place is not None and place.fleet == fleet}
+        return dict(sorted(found.items(), key=lambda item: item[0]))
 
-    def _instance(self, pod: Body, owner: str | None, now: float) -> Instance:
-        cut_off = self._cut_off()
+    def _instance(self, pod: Body, owner: str | None, now: float, *, cut_off: bool) -> Instance:
         node = None if cut_off else self._store.get("node", Key("", pod["spec"].get("nodeName", "")))
         found = instance(pod, node, self._words.heard, owner, Clock(now, self._gone_s))
         if cut_off:

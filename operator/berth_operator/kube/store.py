@@ -131,6 +131,7 @@ class Store:
             self._behind[kind].setdefault(key, (version, now))
 
     def _take(self, kind: Kind, key: Key, version: int, body: Body | None) -> None:
+        """The newest version wins. What nobody reads is not kept: there are thousands of objects."""
         objects = self._objects[kind]
         old = objects.get(key)
         if version <= self._gone[kind].get(key, 0) or (old is not None and version_of(old) > version):
@@ -141,5 +142,13 @@ class Store:
                 del objects[key]
                 self._changed(kind, old, None)
         elif old is None or version_of(old) < version:
-            objects[key] = body
-            self._changed(kind, old, body)
+            kept = objects[key] = _essence(kind, body)
+            self._changed(kind, old, kept)
+
+
+def _essence(kind: Kind, body: Body) -> Body:
+    """Return an object without who has written which of its fields; of a node only how it is."""
+    meta = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    if kind == "node":
+        return {"metadata": meta, "status": {"conditions": body.get("status", {}).get("conditions", [])}}
+    return body | {"metadata": meta}

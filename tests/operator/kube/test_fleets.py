@@ -8,7 +8,7 @@ import pytest
 
 from berth_operator.errors import ClusterRefused, ClusterUnavailable
 from berth_operator.model import FleetKey
-from kubekit.bodies import FLEET, ended, fleet, node, pod, session
+from kubekit.bodies import FLEET, ended, fleet, node, pod, session, waiting
 from kubekit.world import World, key, pod_name
 
 FIRST, SECOND = pod_name(0), pod_name(1)
@@ -446,6 +446,40 @@ class TestRestart:
         assert list(world.admin.workers_known) == [world.worker_of(world.pods()[0])]
 
 
+class TestTwo:
+    """Two operators at once, each of which hears what the other does."""
+
+    async def test_they_say_the_same_whatever_the_order_in_which_they_have_heard_of_it(self, world: World) -> None:
+        world.add_node()
+        world.cluster.put("fleet", fleet(replicas=2))
+        await world.rounds(2)
+        for name, words in ((FIRST, "ErrImagePull"), (SECOND, "ImagePullBackOff")):
+            body = world.cluster.get("pod", name)
+            assert body is not None
+            world.cluster.put("pod", body | {"status": waiting(words, name)["status"]})
+        await world.rounds(3)
+        said = world.condition("fleet", "tiny")["message"]
+        other = World()
+        other.clock, other.cluster, other.admin = world.clock, world.cluster, world.admin
+        other.kill_operator()
+        pods = world.cluster.all("pod")
+        for body in reversed(pods):
+            other.store.heard("pod", body, deleted=False)
+        await other.rounds(5)
+        assert world.condition("fleet", "tiny")["message"] == said
+
+    async def test_where_they_differ_it_is_written_once_a_second(self, world: World) -> None:
+        await world.serve(replicas=1)
+        before = len(world.cluster.made("patch_status"))
+        for _ in range(50):
+            body = world.cluster.get("fleet", "tiny")
+            assert body is not None
+            world.cluster.put("fleet", body | {"status": body["status"] | {"desiredReplicas": 9}})
+            world.cluster.tell(world.store)
+            await world.fleets.look(key("tiny"))
+        assert len(world.cluster.made("patch_status")) - before <= 1
+
+
 class TestInvalid:
     async def test_a_spec_that_makes_no_sense_leaves_workers_as_they_are(self, world: World) -> None:
         await world.serve(replicas=1)
@@ -458,11 +492,17 @@ class TestInvalid:
         assert world.worker_of(FIRST)
         assert len(world.cluster.made("patch_status")) < 12
 
+    async def test_not_even_its_status_has_to_make_sense(self, world: World) -> None:
+        world.cluster.put("fleet", fleet(slots="many", status={"phase": "Wonderful"}))
+        await world.rounds(2)
+        assert world.condition("fleet", "tiny")["reason"] == "InvalidSpec"
+        assert world.failures == []
+
     async def test_a_status_that_makes_no_sense_is_written_anew(self, world: World) -> None:
         await world.serve(replicas=1)
         world.cluster.put("fleet", fleet(replicas=1, status={"phase": "Wonderful"}))
         await world.rounds(3)
-        assert world.status("fleet", "tiny")["phase"] in ("Ready", "Stalled")
+        assert world.condition("fleet", "tiny")["reason"] == "AllReady"
 
 
 class TestWords:

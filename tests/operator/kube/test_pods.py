@@ -188,6 +188,10 @@ class TestLife:
     def test_its_end_may_take_as_long_as_a_drain_and_a_little_more(self, deadline: str, grace: int) -> None:
         assert pod(drainDeadline=deadline)["spec"]["terminationGracePeriodSeconds"] == grace
 
+    def test_one_that_hangs_is_started_again_without_waiting_for_its_turns(self) -> None:
+        assert worker()["livenessProbe"]["terminationGracePeriodSeconds"] == 15
+        assert "terminationGracePeriodSeconds" not in worker()["readinessProbe"]
+
     def test_its_last_words_are_kept(self) -> None:
         assert worker()["terminationMessagePolicy"] == "FallbackToLogsOnError"
 

@@ -166,6 +166,17 @@ class TestRefusals:
         await world.serve()
         await world.until(lambda: reason(world) == "Bound")
 
+    async def test_a_fleet_without_a_worker_is_not_asked_for_again_and_again(self, world: World) -> None:
+        """A thousand sessions may wait for it, for days."""
+        world.cluster.put("fleet", fleet(replicas=0))
+        world.cluster.put("session", session())
+        await world.rounds(200)
+        assert len(puts(world)) <= 4
+        world.cluster.put("fleet", fleet(replicas=1, status=world.status("fleet", "tiny")))
+        await world.rounds(2)
+        world.run_pods()
+        await world.until(lambda: reason(world) == "Bound")
+
     async def test_the_fleet_goes_and_comes_back(self, served: World) -> None:
         served.cluster.put("session", session())
         await served.rounds(12)
@@ -279,6 +290,12 @@ class TestStatus:
         await served.rounds(3)
         assert puts(served) == []
         assert served.failures == []
+
+    async def test_a_status_that_makes_no_sense_is_written_anew(self, served: World) -> None:
+        """As a newer operator may have left it."""
+        served.cluster.put("session", session(status={"phase": "Wonderful"}))
+        await served.rounds(2)
+        assert served.status("session", "alice")["phase"] == "Bound"
 
     async def test_it_is_written_again_when_somebody_has_changed_the_object(self, served: World) -> None:
         served.cluster.put("session", session())

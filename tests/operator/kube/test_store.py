@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from berth_operator.kube.store import Key, Listing, Store
-from kubekit.bodies import session
+from kubekit.bodies import node, session
 from kubekit.clock import Clock
 
 ALICE = Key("team", "alice")
@@ -165,6 +165,20 @@ def test_the_dead_are_forgotten(told: Told) -> None:
     told.listed(50)
     told.listed(51)
     assert told.store._gone["session"] == {}
+
+
+def test_what_nobody_reads_is_not_kept(told: Told) -> None:
+    body = session(version=5)
+    body["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    told.store.heard("session", body, deleted=False)
+    assert told.store.get("session", ALICE) == session(version=5)
+
+
+def test_of_nodes_only_how_they_are(told: Told) -> None:
+    body = node()
+    body["status"] |= {"images": [{"names": ["a"]}] * 50, "capacity": {"cpu": "96"}}
+    told.store.heard("node", body | {"spec": {"podCIDR": "10.0.0.0/24"}}, deleted=False)
+    assert told.store.get("node", Key("", "node-1")) == node()
 
 
 class TestLateness:

@@ -177,7 +177,7 @@ class TestLists:
     async def test_what_is_known_of_the_dead_is_forgotten(self, world: World) -> None:
         await served(world)
         pod = world.cluster.all("pod")[0]["metadata"]
-        words, hands, writer = world.fleets._words, world.fleets._hands, world.operator._writer
+        words, hands, writer = world.fleets._words, world.fleets._hands, world.operator._session_writer
         hands.ending.add(pod["uid"])
         assert pod["uid"] in words.heard
         assert "session-1" in writer._wrote
