@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from fleetkit.client import Client
 from fleetkit.dashboard import QUERIES, asking, filled
 from fleetkit.procs import kill
 from fleetkit.prometheus import Job, Prometheus, Target
@@ -45,21 +44,12 @@ async def prometheus(rig: Rig, tmp_path: Path):
         await server.stop()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def empty(client: Client) -> None:
-    """No slot is held: other tests' sessions may have taken all there are."""
-    for session in (await client.call("GET", "/v1/sessions?limit=1000")).body["sessions"]:
-        await client.call("DELETE", f"/v1/sessions/{session['namespace']}/{session['name']}")
-
-
-@pytest.mark.usefixtures("empty")
 async def test_slots_move_recoveries_are_counted_and_the_dashboard_has_answers(rig, client, prometheus):
-    await prometheus.until(slots("idle_held"), lambda now: now == 0, "no slot to be held")
     recovered = await prometheus.number("sum(berth_gateway_recovery_seconds_count)")
     name = (await client.open())["name"]
     first, long, _ = turns(7, new=1000)
     await turn(client, name, first)
-    await prometheus.until(slots("idle_held"), lambda now: now == 1, "the session to hold its slot")
+    await prometheus.until(slots("idle_held"), lambda now: now >= 1, "the session to hold its slot")
 
     async def look_and_kill() -> None:
         await prometheus.until(slots("active"), lambda now: now == 1, "the turn to be seen on its slot")
