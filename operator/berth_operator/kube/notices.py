@@ -24,17 +24,21 @@ TEXT_MOST = 1000
 
 
 class Notice(NamedTuple):
-    """What people should read. What makes it another one than the last is its message."""
+    """What people should read. What makes it another one than the last is its `occasion`, by default the message."""
 
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+    occasion: str = ""
+    """Two operators may say the same thing in other words: each knows the names of the pods that it has seen."""
 
 
 async def tell(cluster: Cluster, about: Body, notice: Notice, now: float) -> None:
     """Tell people something about an object. Where that is not allowed, nothing else is to suffer for it."""
     meta = about["metadata"]
-    digest = hashlib.sha256(f"{meta['uid']} {notice.reason} {notice.message}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{meta['uid']} {notice.reason} {notice.occasion or notice.message}".encode()).hexdigest()[
+        :16
+    ]
     at = timestamp(now)
     event = {
         "apiVersion": "v1",

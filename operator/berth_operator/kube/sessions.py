@@ -160,11 +160,9 @@ class Sessions:
     ) -> None:
         last, ready = status.last_recovery, condition(status, "Ready")
         if recovered > 0 and last is not None:
-            message = (
-                f"went on at {last.to} after {last.from_} was lost or drained ({last.reason});"
-                f" recovery {_recoveries(status)}"
-            )
-            await tell(self._cluster, body, Notice("Normal", "Recovered", message), now)
+            occasion = f"recovery {_recoveries(status)}"
+            message = f"went on at {last.to} after {last.from_} was lost or drained ({last.reason}); {occasion}"
+            await tell(self._cluster, body, Notice("Normal", "Recovered", message, occasion), now)
         kind = WORTH_TELLING.get(ready.reason)
         if kind is not None and ready.reason != reason(before):
             await tell(self._cluster, body, Notice(kind, ready.reason, ready.message), now)

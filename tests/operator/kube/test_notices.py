@@ -32,13 +32,20 @@ async def test_an_event_is_about_its_object(cluster: FakeCluster) -> None:
         "namespace": "team",
         "uid": "session-1",
     }
-    assert (event["type"], event["reason"], event["message"]) == NOTICE
+    assert (event["type"], event["reason"], event["message"]) == NOTICE[:3]
     assert (event["firstTimestamp"], event["count"]) == ("2026-09-21T14:13:20Z", 1)
 
 
 async def test_what_was_told_is_not_told_again(cluster: FakeCluster) -> None:
     for later in range(3):
         await tell(cluster, session(), NOTICE, START + later)  # type: ignore[arg-type]
+    assert len(cluster.events) == 1
+
+
+async def test_one_occasion_is_told_once_in_whatever_words(cluster: FakeCluster) -> None:
+    """An operator that has never seen the lost pod names it by its uid."""
+    for message in ("after tiny-0a1b-0 was lost", "after 3f2a… was lost"):
+        await tell(cluster, session(), Notice("Normal", "Recovered", message, "recovery 1"), START)  # type: ignore[arg-type]
     assert len(cluster.events) == 1
 
 
