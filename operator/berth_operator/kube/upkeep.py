@@ -83,8 +83,10 @@ class Upkeep:
             await asyncio.sleep(AGAIN_S if self.blind else self._settings.times.resync_s)
 
     def _failed(self, error: Exception) -> None:
-        self.blind = f"no complete list: {error}"
-        log.warning("no complete list", error=str(error))
+        """Said once, however often it is tried."""
+        before, self.blind = self.blind, f"no complete list: {error}"
+        if self.blind != before:
+            log.warning("no complete list", error=str(error))
 
     async def poll(self) -> None:
         """Ask the gateways, very often."""

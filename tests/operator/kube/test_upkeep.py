@@ -168,6 +168,13 @@ class TestLists:
         assert naps == [1.0, 1.0, world.settings.times.resync_s]
         assert told == [["no complete list: forbidden"]] * 2 + [[]]
 
+    async def test_what_fails_again_and_again_is_said_once(
+        self, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for words in ("it answered 503", "it answered 503", "it answered 429"):
+            world.operator.upkeep._failed(ClusterUnavailable(words))
+        assert capsys.readouterr().out.count("no complete list") == 2
+
     async def test_a_login_that_is_not_known_any_more_ends_it(self, world: World) -> None:
         await world.operator.upkeep.see_all()
         world.cluster.breaks("list", ClusterRefused("Unauthorized", status=401))

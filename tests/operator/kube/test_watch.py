@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kopf._cogs.clients.errors import APINotFoundError
 
 from berth_operator.errors import ClusterUnavailable
 from berth_operator.kube.settings import KubeSettings, PodSettings
@@ -118,14 +117,11 @@ async def test_an_api_server_that_cannot_just_now_is_asked_again(
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (
-            APINotFoundError({"message": "no such resource", "kind": "Status"}, status=404, headers={}),
-            "no such resource",
-        ),  # type: ignore[typeddict-item]
+        (LookupError("no such resource", {"kind": "Status", "code": 404}), "no such resource"),
         (RuntimeError("it has\nfailed"), "it has failed"),
         (RuntimeError(), "RuntimeError"),
     ],
-    ids=["Kopf's", "another", "speechless"],
+    ids=["with the whole answer", "on two lines", "speechless"],
 )
 async def test_a_watch_that_ends_by_itself_says_why(
     watching: Watch, monkeypatch: pytest.MonkeyPatch, error: Exception, why: str
