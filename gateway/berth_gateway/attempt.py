@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import aiohttp
 import msgspec
 import structlog
 
@@ -61,7 +60,6 @@ class Attempt:
         self._placement = acquired.placement
         self._history: list[bytes] | None = None
         self._base = ROOT
-        self._response: aiohttp.ClientResponse | None = None
         self._refusals = 0
         self.accepted = False
         self.moves = 0
@@ -165,7 +163,20 @@ class Attempt:
         on_event: Callable[[WorkerEvent], Finished | None],
     ) -> Finished:
         """POST and stream to the end. Raises `WorkerGone`, `Rejoinder`, `Broken`, or a refusal for the client."""
-        self.close()
+        reader = EventReader(self._backends.settings.worker.event_bytes)
+
+        def accepted() -> None:
+            self.accepted = True
+            on_accepted()
+
+        def heard(data: bytes) -> Finished | None:
+            for event in reader.feed(data):
+                watchdog.beat()
+                finished = on_event(event)
+                if finished is not None:
+                    return finished
+            return None
+
         async with Scope() as alive:
             watchdog = Watchdog(
                 self._backends.settings.worker.stall_s,
@@ -173,63 +184,30 @@ class Attempt:
                 alive.interrupt,
             )
             try:
-                self._response = await self._post(self._request(work, resume))
-                self.accepted = True
-                on_accepted()
-                return await self._stream(self._response, watchdog, on_event)
+                body = self._request(work, resume)
+                return await self._backends.workers.generate(self.worker, self.url, body, accepted, heard)
+            except Garbled as error:
+                raise WorkerGone("garbled", str(error)) from None
+            except WorkerRefused as refused:
+                raise self._answer(refused) from None
             finally:
                 watchdog.end()
         raise WorkerGone("stalled", "silent, and not healthy")
 
-    async def _post(self, body: bytes) -> aiohttp.ClientResponse:
-        try:
-            return await self._backends.workers.generate(self.worker, self.url, body)
-        except WorkerRefused as refused:
-            if refused.type in ("stale", "history_required", "duplicate"):
-                self._refusals += 1
-                if self._refusals >= self._backends.settings.turn.attempts_per_worker:
-                    raise WorkerGone("refuses", str(refused)) from None
-                raise Rejoinder(refused) from None
-            if refused.status >= 500 or refused.status == 401 or (refused.type == "queue_full" and self._moved):
-                reason = refused.type if refused.type in _COUNTED else "refuses"
-                raise WorkerGone(reason, refused.message) from None
-            raise as_refusal(refused) from None
+    def _answer(self, refused: WorkerRefused) -> Exception:
+        """Return what is to be raised for a refusal."""
+        if refused.type in ("stale", "history_required", "duplicate"):
+            self._refusals += 1
+            if self._refusals >= self._backends.settings.turn.attempts_per_worker:
+                return WorkerGone("refuses", str(refused))
+            return Rejoinder(refused)
+        if refused.status >= 500 or refused.status == 401 or (refused.type == "queue_full" and self._moved):
+            return WorkerGone(refused.type if refused.type in _COUNTED else "refuses", refused.message)
+        return as_refusal(refused)
 
     @property
     def _moved(self) -> bool:
         return self.worker != self.acquired.placement.worker
-
-    async def _stream(
-        self,
-        response: aiohttp.ClientResponse,
-        watchdog: Watchdog,
-        on_event: Callable[[WorkerEvent], Finished | None],
-    ) -> Finished:
-        reader = EventReader(self._backends.settings.worker.event_bytes)
-        content = response.content
-        try:
-            while chunk := await content.readany():
-                for event in reader.feed(chunk):
-                    watchdog.beat()
-                    finished = on_event(event)
-                    if finished is not None:
-                        return finished
-        except Garbled as error:
-            raise WorkerGone("garbled", str(error)) from None
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise WorkerGone("connection_lost", str(error)) from error
-        raise WorkerGone("connection_lost", "the stream ended before the turn did")
-
-    def close(self) -> None:
-        """Let go of the worker's connection; before the turn's end that aborts it there."""
-        self.accepted = False
-        response, self._response = self._response, None
-        if response is None:
-            return
-        if response.content.at_eof():
-            response.release()
-        else:
-            response.close()
 
     def check(self, finished: Finished, input_ids: bytes, output: bytes) -> None:
         """Compare the worker's end with what was received. Raises `WrongEnd`."""

@@ -131,7 +131,6 @@ class Ending:
 
     async def _forget(self, broken: Broken) -> Ended | None:
         """Tell the ledger that this turn never happened. None: it does not matter or cannot be told now."""
-        self._attempt.close()  # at the worker first: disconnecting ends it there
         deadline = self._loop.time() + self._settings.abort_s
         while True:
             try:

@@ -126,7 +126,6 @@ class Turn:
         finally:
             metrics.running.dec()
             self._lease.end()
-            self.attempt.close()
             for helper in self._helpers:
                 helper.cancel()
 
@@ -166,9 +165,9 @@ class Turn:
         """Put the next attempt elsewhere, waiting for capacity since the last worker took it. Raises `Broken`."""
         self._log.warning("turn.worker_failed", worker=self.attempt.worker, reason=gone.reason, detail=str(gone))
         self._backends.metrics.moves.labels(gone.reason).inc()
-        ran_there, now = self.attempt.accepted, self._loop.time()
+        ran_there, self.attempt.accepted = self.attempt.accepted, False
+        now = self._loop.time()
         self._failed = self._failed or (now, gone.reason)
-        self.attempt.close()  # where it only seems dead, it must not go on while we look for another
         if ran_there:
             await self._count_move()
         if ran_there or self._homeless_since is None:

@@ -1,14 +1,21 @@
-"""Calls to workers: one connection pool, no redirects, every call names the worker and the wire version it means."""
+"""Calls to workers: no redirects, every call names the worker and the wire version it means.
+
+Turns have connections of their own (`exchange.py`): they are the hot path, and what they need of HTTP is little.
+"""
 
 from __future__ import annotations
 
-import io
+import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
 from berth_api import errors, wire
+from berth_gateway.answer import BadAnswer
+from berth_gateway.exchange import Exchange, Lost, Refused
 from berth_gateway.settings import WorkerSettings
 
 T = TypeVar("T")
@@ -71,33 +78,76 @@ class WorkerClient:
         self._small = aiohttp.ClientTimeout(total=settings.call_s, sock_connect=settings.connect_s)
         self._health = aiohttp.ClientTimeout(total=settings.health_s, sock_connect=settings.connect_s)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S),
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_s),
             auto_decompress=False,
             read_bufsize=1 << 18,
         )
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._idle: dict[str, list[Exchange]] = {}
 
     async def aclose(self) -> None:
+        for exchange in [one for idle in self._idle.values() for one in idle]:
+            exchange.close()
         await self._session.close()
 
-    async def generate(self, worker: str, url: str, body: bytes) -> aiohttp.ClientResponse:
-        """POST a turn and return its accepted stream. Raises `WorkerGone`, `WorkerRefused`."""
-        headers = {wire.WORKER_HEADER: worker, "Content-Type": wire.TURN_CONTENT_TYPE}
+    async def generate(
+        self,
+        worker: str,
+        url: str,
+        body: bytes,
+        on_accepted: Callable[[], None],
+        on_data: Callable[[bytes], T | None],
+    ) -> T:
+        """POST a turn; return what `on_data` makes of its stream, as `Exchange.post` has it.
+
+        Raises `WorkerGone`, `WorkerRefused`, and what the two raise. Ended early, the turn is aborted at the worker.
+        """
+        parts = urlsplit(url)
+        head = (
+            f"POST {parts.path}/generate HTTP/1.1\r\nHost: {parts.netloc}\r\n{self._headers}"
+            f"{wire.WORKER_HEADER}: {worker}\r\nContent-Type: {wire.TURN_CONTENT_TYPE}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        idle = self._idle.get(url)
+        exchange = idle.pop() if idle else await self._connect(url)
         try:
-            response = await self._session.post(
-                f"{url}/generate", data=_sendable(body), headers=headers, allow_redirects=False
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise WorkerGone(_why(error), str(error)) from error
-        if response.status == 200:
-            return response
+            return await exchange.post(head.encode("latin-1"), body, on_accepted, on_data)
+        except Lost as error:
+            raise WorkerGone("connection_lost", str(error)) from None
+        except BadAnswer as error:
+            raise WorkerGone("garbled", str(error)) from None
+        except Refused as refused:
+            raise _refusal(refused.status, refused.body) from None
+
+    async def _connect(self, url: str) -> Exchange:
+        def idle(exchange: Exchange) -> None:
+            self._idle.setdefault(url, []).append(exchange)
+
+        def closed(exchange: Exchange) -> None:
+            kept = self._idle.get(url, [])
+            if exchange in kept:
+                kept.remove(exchange)
+            if not kept:
+                self._idle.pop(url, None)
+
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
         try:
-            await self._refuse(response)
-        finally:
-            response.release()
-        raise AssertionError("unreachable")
+            async with asyncio.timeout(self.settings.connect_s):
+                _, exchange = await asyncio.get_running_loop().create_connection(
+                    lambda: Exchange(idle, closed, _IDLE_S),
+                    parts.hostname or "",
+                    parts.port or (443 if secure else 80),
+                    ssl=True if secure else None,
+                )
+        except TimeoutError as error:
+            raise WorkerGone("timeout", "no connection in time") from error
+        except (OSError, ValueError) as error:
+            raise WorkerGone("connection_refused", str(error)) from error
+        return exchange
 
     async def stop(self, worker: str, url: str, order: wire.StopRequest) -> bool:
         """Order a running turn to end now. False: it is not running there."""
@@ -147,25 +197,10 @@ class WorkerClient:
                 method, url, data=data, headers=headers, allow_redirects=False, timeout=self._small
             ) as response:
                 if response.status != 200:
-                    await self._refuse(response)
+                    raise _refusal(response.status, await self._bounded(response, 1 << 16))
                 return await self._bounded(response, self.settings.file_bytes)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise WorkerGone(_why(error), str(error)) from error
-
-    async def _refuse(self, response: aiohttp.ClientResponse) -> None:
-        """Raise what an error answer means."""
-        if response.status == errors.WrongWorker.status:
-            raise WorkerGone("wrong_worker", "another worker answers at this address")
-        try:
-            body = msgspec.json.decode(await self._bounded(response, 1 << 16))
-            error = body["error"]
-            kind, message = str(error["type"]), str(error["message"])
-        except (aiohttp.ClientError, TimeoutError, OSError) as cause:
-            raise WorkerGone(_why(cause), str(cause)) from cause
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
-            raise WorkerGone("garbled", f"status {response.status} without an error object") from None
-        members = {k: v for k, v in error.items() if k not in ("type", "message")}
-        raise WorkerRefused(response.status, kind, message, members)
 
     @staticmethod
     async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -181,12 +216,21 @@ class _ServerInfo(msgspec.Struct):
     berth: wire.WorkerInfo
 
 
-def _sendable(body: bytes) -> bytes | io.BytesIO:
-    """Return a body that goes out in pieces where it is large: one write of megabytes holds up every other stream."""
-    return body if len(body) <= _ONE_WRITE else io.BytesIO(body)
+_IDLE_S = 30.0
+"""How long an unused connection is kept: less than servers keep theirs, for a request must not meet a closing one."""
 
 
-_ONE_WRITE = 1 << 18
+def _refusal(status: int, body: bytes) -> WorkerError:
+    """Return what an error answer means."""
+    if status == errors.WrongWorker.status:
+        return WorkerGone("wrong_worker", "another worker answers at this address")
+    try:
+        error = msgspec.json.decode(body)["error"]
+        kind, message = str(error["type"]), str(error["message"])
+        members = {k: v for k, v in error.items() if k not in ("type", "message")}
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return WorkerGone("garbled", f"status {status} without an error object")
+    return WorkerRefused(status, kind, message, members)
 
 
 def _decode(data: bytes, kind: type[T], what: str) -> T:
