@@ -1,7 +1,9 @@
 """Server-sent events to a client: framing, event ids, and a bounded buffer between a turn and a slow reader.
 
-A turn never waits for its client: it puts bytes into the stream's buffer and goes on. The buffer is bounded, and so is
-each write; a client that stays behind both counts as gone, so that it can hold neither memory nor a worker's slot.
+A turn never waits for its client: it puts bytes into the stream and goes on. They go straight to the socket while that
+keeps up, for a task to be woken for each would be most of what an event costs, and into a buffer where it does not. The
+buffer is bounded, and so is each write; a client that stays behind both counts as gone, so that it can hold neither
+memory nor a worker's slot.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from berth_api.errors import InvalidRequest
 from berth_gateway.settings import StreamSettings
 
 COMMENT = b": \n\n"
+_AHEAD = 1 << 16
+"""Bytes that may wait in a socket before the rest waits here."""
 
 
 _LIFE = 10**20
@@ -81,6 +85,7 @@ class ClientStream:
         self._ended = False
         self._silent = True
         self._read = False
+        self._socket: asyncio.WriteTransport | None = None
         self.overrun = False
         """The client is too slow; nothing more is kept for it."""
 
@@ -91,21 +96,34 @@ class ClientStream:
         """
         if self._ended or self.overrun:
             return
+        self._silent = False
+        if self._sent(data):
+            return
         if self._read and len(self._buffer) + len(data) > self._settings.buffer_bytes:
             self.overrun = True
             self._buffer.clear()
         else:
             self._buffer += data
-        self._silent = False
         self._wake.set()
+
+    def _sent(self, data: bytes) -> bool:
+        """Write past the pump, where nothing waits before `data`, in the chunked framing that this response has."""
+        socket = self._socket
+        if socket is None or self._buffer or socket.is_closing() or socket.get_write_buffer_size() > _AHEAD:
+            return False
+        socket.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
 
     def end(self) -> None:
         """Nothing follows: `pump` returns when all is written."""
         self._ended = True
         self._wake.set()
 
-    async def pump(self, response: web.StreamResponse) -> None:
-        """Write until the end. Raises `ConnectionError` when the client is gone or too slow."""
+    async def pump(self, response: web.StreamResponse, socket: asyncio.WriteTransport | None = None) -> None:
+        """Write until the end. Raises `ConnectionError` when the client is gone or too slow.
+
+        `socket` is the response's own, where what is put may go there at once: its body must travel in chunks.
+        """
         ticker = asyncio.get_running_loop().call_later(self._settings.keep_alive_s, self._tick)
         self._ticker = ticker
         self._read = True
@@ -119,9 +137,11 @@ class ClientStream:
                     data = bytes(self._buffer)
                     self._buffer.clear()
                     await self._write(response, data)
+                    self._socket = socket  # the head went out with the first bytes
                 if self._ended:
                     return
         finally:
+            self._socket = None
             self._ticker.cancel()
 
     async def _write(self, response: web.StreamResponse, data: bytes) -> None:

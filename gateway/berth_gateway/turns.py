@@ -80,7 +80,8 @@ async def pump(request: web.Request, stream: ClientStream, found: Turn | Replay)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         response.headers["X-Accel-Buffering"] = "no"  # nginx before us must not collect what is meant to flow
         await response.prepare(request)
-        await stream.pump(response)
+        chunked = response.headers.get("Transfer-Encoding") == "chunked"  # not where the client speaks HTTP/1.0
+        await stream.pump(response, request.transport if chunked else None)
         await response.write_eof()
     except (ConnectionError, asyncio.CancelledError):
         if isinstance(found, Turn):

@@ -43,6 +43,21 @@ async def test_a_client_that_does_not_read_is_let_go(strict, ask, eventually):
         await eventually(free, "the session to be free")
 
 
+async def test_a_client_of_http_1_0_gets_its_events_without_chunks(fleet, ask):
+    await fleet.client.open()
+    body = json.dumps({**ask(new=8), "stream": True}).encode()
+    at = urlsplit(fleet.client.served.url)
+    reader, writer = await asyncio.open_connection(at.hostname, at.port)
+    head = f"POST /v1/sessions/default/a/turns HTTP/1.0\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    _, _, told = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    events = told.decode().split("\n\n")
+    assert events.pop() == ""
+    names = [event.partition("\n")[0].removeprefix("event: ") for event in events]
+    assert names == ["turn.started", *["token"] * 8, "turn.committed"]
+
+
 async def test_a_client_that_goes_while_it_waits_for_the_ledger(fleet, ask, monkeypatch, eventually):
     """The acquire comes through after its client went: the session is free again at once, not at the lease's end."""
     await fleet.client.open()

@@ -92,7 +92,7 @@ async def test_an_answer_that_ended_leaves_the_connection_to_the_next(connect, p
     assert (len(accepted), peer.connections) == (2, 1)
 
 
-async def test_nothing_is_said_after_the_result(connect, peer, eventually):
+async def test_nothing_is_said_after_the_result(connect, peer):
     peer.answers = [[HEAD, chunk(b"end")]]
     exchange, told = await connect(), []
     await post(exchange, told=told)

@@ -227,6 +227,57 @@ async def test_what_is_there_before_a_client_reads_is_not_its_delay():
     assert sink.data == b"a" * 100 + b"b"
 
 
+class Socket:
+    """A transport that takes everything, or says how much waits in it."""
+
+    def __init__(self) -> None:
+        self.data, self.waiting, self.closing = b"", 0, False
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+@pytest.fixture
+async def flowing():
+    """A stream whose first bytes are out, with its socket and its response."""
+    stream, sink, socket = ClientStream(StreamSettings()), Sink(), Socket()
+    sink.open.set()
+    stream.put(b"head")
+    pump = asyncio.create_task(stream.pump(sink, socket))
+    await asyncio.sleep(0)
+    assert sink.data == b"head"
+    yield stream, sink, socket
+    stream.end()
+    await pump
+
+
+async def test_what_is_put_later_goes_to_the_socket_at_once(flowing):
+    stream, sink, socket = flowing
+    stream.put(b"x" * 20)
+    stream.put(b"y")
+    assert socket.data == b"14\r\n" + b"x" * 20 + b"\r\n1\r\ny\r\n"
+    assert sink.data == b"head"
+
+
+@pytest.mark.parametrize("state", [{"waiting": 1 << 17}, {"closing": True}], ids=["full", "closing"])
+async def test_a_socket_that_cannot_take_it_leaves_it_to_the_response(flowing, state):
+    stream, sink, socket = flowing
+    vars(socket).update(state)
+    stream.put(b"x")
+    vars(socket).update({"waiting": 0, "closing": False})
+    stream.put(b"y")  # behind what waits
+    await asyncio.sleep(0)
+    assert (sink.data, socket.data) == (b"headxy", b"")
+    stream.put(b"z")
+    assert socket.data == b"1\r\nz\r\n"
+
+
 async def test_a_window_that_stays_shut_is_gone():
     stream, sink = ClientStream(StreamSettings(write_s=0.01)), Sink()
     stream.put(b"x")
