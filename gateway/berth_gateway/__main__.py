@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -82,6 +83,8 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with serve(settings) as served:
+        gc.collect()
+        gc.freeze()  # what is here now stays: a collection in mid-stream need not walk through it
         ready = {"event": "ready", "url": served.url, "admin": served.admin_url, "pid": os.getpid()}
         print(json.dumps(ready), flush=True)  # noqa: T201  # the ready line is this process's standard output
         await stop.wait()

@@ -23,10 +23,9 @@ from berth_gateway.backends import Backends
 from berth_gateway.events import unpack
 from berth_gateway.ledger.errors import DurabilityUnknown, FenceLost
 from berth_gateway.ledger.records import Ended
+from berth_gateway.logs import log_of
 from berth_gateway.output import Output, PublicEvent
 from berth_gateway.work import Work
-
-log = structlog.get_logger(__name__)
 
 
 class Ending:
@@ -50,7 +49,6 @@ class Ending:
         self._emit = emit
         self._turn = acquired.fence.turn
         self._loop = asyncio.get_running_loop()
-        self._log = log.bind(session=f"{acquired.fence.namespace}/{acquired.fence.name}", turn=self._turn)
 
     async def commit(self, finished: Finished, *, cached_tokens: int) -> TurnView:
         """Make it real, and say so only after the ledger did."""
@@ -181,6 +179,10 @@ class Ending:
     def _tell_unknown(self, reason: str) -> TurnView:
         self._emit(TurnUnknown(self._turn, reason))
         return TurnView(self._turn, "unknown", reason=reason, moves=self._attempt.moves)
+
+    @property
+    def _log(self) -> structlog.stdlib.BoundLogger:
+        return log_of(self._acquired.fence)
 
     @property
     def _prompt_tokens(self) -> int:

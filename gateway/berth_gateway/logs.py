@@ -8,6 +8,10 @@ from typing import Literal
 
 import structlog
 
+from berth_gateway.ledger.records import Fence
+
+_log = structlog.get_logger(__name__)
+
 
 def configure(form: Literal["json", "console"]) -> None:
     """JSON lines for machines, colours for people."""
@@ -27,3 +31,9 @@ def configure(form: Literal["json", "console"]) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+
+
+def log_of(fence: Fence) -> structlog.stdlib.BoundLogger:
+    """Return a logger that names a turn: made where there is something to say, for most turns say one thing."""
+    log: structlog.stdlib.BoundLogger = _log.bind(session=f"{fence.namespace}/{fence.name}", turn=fence.turn)
+    return log

@@ -31,11 +31,10 @@ from berth_gateway.events import pack
 from berth_gateway.lease import Lease
 from berth_gateway.ledger.errors import FenceLost
 from berth_gateway.ledger.records import Acquired, OrderMode
+from berth_gateway.logs import log_of
 from berth_gateway.output import Listener, Output, PublicEvent
 from berth_gateway.work import Work
 from berth_gateway.workers import WorkerError, WorkerGone
-
-log = structlog.get_logger(__name__)
 
 _Call = Coroutine[Any, Any, float | None]
 """A call to the ledger; what it returns is the lease it was granted, if one was."""
@@ -55,7 +54,6 @@ class Turn:
         self._settings = backends.settings.turn
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._log = log.bind(session=f"{acquired.fence.namespace}/{acquired.fence.name}", turn=acquired.fence.turn)
         self.begun: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[TurnView] = self._loop.create_future()
         self.attempt = Attempt(backends, acquired)
@@ -76,6 +74,10 @@ class Turn:
             on_lost=lambda reason: self.interrupt(Broken(reason)),
         )
         self._lease.granted(asked_at, acquired.lease_s)
+
+    @property
+    def _log(self) -> structlog.stdlib.BoundLogger:
+        return log_of(self.acquired.fence)
 
     @property
     def id(self) -> str:

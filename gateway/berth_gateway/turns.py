@@ -17,7 +17,7 @@ from berth_gateway.context import Gateway, gateway_of, pace, session_of
 from berth_gateway.keeper import Begin, Replay, view_of
 from berth_gateway.ledger.records import OrderMode
 from berth_gateway.output import Listener, PublicEvent
-from berth_gateway.sse import ClientStream, EventId
+from berth_gateway.sse import ClientStream, EventId, EventResponse
 from berth_gateway.stream import EventWriter
 from berth_gateway.turn import Turn
 
@@ -77,8 +77,7 @@ async def pump(request: web.Request, stream: ClientStream, found: Turn | Replay)
     try:
         if isinstance(found, Turn):
             await asyncio.shield(found.begun)
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-        response.headers["X-Accel-Buffering"] = "no"  # nginx before us must not collect what is meant to flow
+        response = EventResponse()
         await response.prepare(request)
         chunked = response.headers.get("Transfer-Encoding") == "chunked"  # not where the client speaks HTTP/1.0
         await stream.pump(response, request.transport if chunked else None)

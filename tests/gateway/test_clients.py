@@ -52,6 +52,7 @@ async def test_a_client_of_http_1_0_gets_its_events_without_chunks(fleet, ask):
     writer.write(head.encode() + body)
     _, _, told = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
+    await writer.wait_closed()
     events = told.decode().split("\n\n")
     assert events.pop() == ""
     names = [event.partition("\n")[0].removeprefix("event: ") for event in events]
