@@ -118,6 +118,12 @@ class Store:
         # What this list lacks is remembered until the next one: the watch may still be telling what went before.
         self._gone[kind] = {key: at for key, at in self._gone[kind].items() if at >= listing.version or not here(key)}
 
+    def excuse(self) -> None:
+        """Count what the watch owes from now on: where no list can be had, nor can it tell anything."""
+        now = self._clock()
+        for owed in self._behind.values():
+            owed.update({key: (version, now) for key, (version, _) in owed.items()})
+
     def late_s(self, kind: Kind) -> float:
         """Return for how long the watch has owed something that a list has shown."""
         now = self._clock()

@@ -217,3 +217,11 @@ class TestLateness:
         told.clock.advance(40)
         told.listed(20)
         assert told.store.late_s("session") == 0.0
+
+    def test_while_no_list_can_be_had_it_cannot_tell_either(self, told: Told) -> None:
+        told.listed(10, session(version=8))
+        told.clock.advance(40)
+        told.store.excuse()
+        assert told.store.late_s("session") == 0.0
+        told.clock.advance(30)
+        assert told.store.late_s("session") == 30.0
