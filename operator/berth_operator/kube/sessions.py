@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import structlog
@@ -108,7 +109,28 @@ class Sessions:
 
     async def close(self, gone: Gone) -> None:
         """The resource of that uid is gone: so is its session, or it stays as its deletionPolicy says."""
+        if gone.retain:
+            with suppress(AdminRefused):  # It is closed for good, or was never opened: there is nothing to keep.
+                await self._retain(gone)
         await self._admin.close_session(*gone.key, gone.uid)
+
+    async def _retain(self, gone: Gone) -> None:
+        """Tell the ledger of a policy that was changed a moment before the deletion: no look may have come between."""
+        known = await self._admin.session(*gone.key)
+        if (known.uid, known.origin, known.deletion_policy) == (gone.uid, "cr", "Close"):
+            await self._admin.put_session(
+                *gone.key,
+                SessionPut(
+                    uid=gone.uid,
+                    fleet=known.fleet,
+                    idle_timeout_s=known.idle_timeout_s,
+                    hibernate_after_s=known.hibernate_after_s,
+                    max_tokens=known.max_tokens,
+                    deletion_policy="Retain",
+                    on_worker_failure=known.on_worker_failure,
+                    suspend=known.suspended,
+                ),
+            )
 
     async def _wish(self, key: Key, uid: str, resource: StreamingSession) -> Answer:
         """Have the ledger's session as the resource wants it; ask only where it is not so already."""

@@ -74,7 +74,7 @@ class Triggers:
                 self.fleet_moved(FleetKey(*key))
         elif kind == "session":
             if old is not None and new is not None and old["metadata"]["uid"] != new["metadata"]["uid"]:
-                self.close(Gone(key, old["metadata"]["uid"]))
+                self.close(_gone(old))
             self._queues.sessions.add(key)
         elif kind == "pod":
             self.names.saw(body["metadata"]["uid"], key.name)
@@ -88,4 +88,8 @@ class Triggers:
     def _deleted(self, kind: Kind, body: Body) -> None:
         """The API server says that it was deleted, which is more than a list that lacks it."""
         if kind == "session":
-            self.close(Gone(key_of(body), body["metadata"]["uid"]))
+            self.close(_gone(body))
+
+
+def _gone(body: Body) -> Gone:
+    return Gone(key_of(body), body["metadata"]["uid"], retain=body["spec"].get("deletionPolicy") == "Retain")
