@@ -71,7 +71,7 @@ class Eyes:
         refused = [self._words.refused[uid] for uid in live.values() if uid in self._words.refused]
         hindered = sorted(place for place in self._hands.refused if place.fleet == fleet and place not in live)
         unfilled = [self._hands.refused[place] for place in hindered]
-        return [*refused, *unfilled, *filter(None, (trouble(sight.pods[place]) for place in live))]
+        return [*refused, *unfilled, *filter(None, (trouble(sight.pods[place], sight.now) for place in live))]
 
     def _all(self, fleet: FleetKey) -> dict[Place, Body]:
         placed = ((place_of(pod), pod) for pod in self._store.all("pod", fleet.namespace))
