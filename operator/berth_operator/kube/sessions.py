@@ -19,7 +19,7 @@ from berth_operator.kube.ledger_view import LedgerView
 from berth_operator.kube.metrics import Metrics
 from berth_operator.kube.notices import Notice, tell
 from berth_operator.kube.resources import explain, read
-from berth_operator.kube.session_status import UNANSWERED, FleetWord, Refusal, condition, judge, reason
+from berth_operator.kube.session_status import UNANSWERED, FleetWord, Refusal, condition, invalid, judge, reason
 from berth_operator.kube.status_writer import StatusWriter
 from berth_operator.kube.store import Body, Key, Store, key_of, version_of
 from berth_operator.model import FleetKey
@@ -93,6 +93,7 @@ class Sessions:
             resource = read(StreamingSession, body)
         except ValidationError as error:
             log.warning("a resource makes no sense", session=str(key), error=explain(error))
+            await self._refuse(body, explain(error))
             return None
         if not self._ledger.knows(key.namespace):
             if self._ledger.available is False:
@@ -149,6 +150,11 @@ class Sessions:
         """No gateway answers. What was said of the session stays, for it may be true; of a new one this is said."""
         if not reason(resource.status):
             await self._say(body, resource, seen, Answer(None, UNANSWERED))
+
+    async def _refuse(self, body: Body, why: str) -> None:
+        """As above: one that is there goes on as it was, so what was said of it may be true still."""
+        if not (body.get("status") or {}).get("conditions"):
+            await self._writer.write(body, invalid(body["metadata"]["generation"], why, self._clock()))
 
     async def _say(self, body: Body, resource: StreamingSession, seen: Seen, answer: Answer) -> float | None:
         """Write its status; return in how many seconds to look again where it is too early for that."""

@@ -316,11 +316,26 @@ class TestStatus:
             await served.round()
         assert len(served.cluster.made("patch_status")) <= 4
 
-    async def test_a_resource_that_makes_no_sense_is_left_alone(self, served: World) -> None:
+    async def test_a_resource_that_makes_no_sense_is_told_why(self, served: World) -> None:
+        """As one of a newer version of the custom resources: nobody would know what it waits for."""
         served.cluster.put("session", session(idleTimeout="soon"))
         await served.rounds(3)
         assert puts(served) == []
+        ready = served.condition("session", "alice")
+        assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
+        assert ready["message"].startswith("spec.idleTimeout: ")
+        served.cluster.put("session", session(idleTimeout="1h", status=served.status("session", "alice")))
+        await served.until(lambda: reason(served) == "Bound")
         assert served.failures == []
+
+    async def test_one_that_makes_no_sense_any_more_goes_on_as_it_was(self, served: World) -> None:
+        served.cluster.put("session", session())
+        await served.rounds(2)
+        before = served.status("session", "alice")
+        served.cluster.put("session", session(idleTimeout="soon", status=before))
+        await served.rounds(15)
+        assert served.status("session", "alice") == before
+        assert served.admin.closed == {}
 
     async def test_a_status_that_makes_no_sense_is_written_anew(self, served: World) -> None:
         """As a newer operator may have left it."""
