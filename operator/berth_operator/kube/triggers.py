@@ -57,8 +57,8 @@ class Triggers:
     def fleets(self) -> set[Key]:
         """Return all fleets that anybody wants, or that something is left of."""
         registered = (worker.fleet for worker in self._roster.registered or ())
-        pods = (place.fleet for pod in self.store.all("pod") if (place := place_of(pod)))
-        found = {Key(*fleet) for fleet in (*registered, *pods) if self._settings.serves(fleet.namespace)}
+        known = (*registered, *self.store.fleets_with_pods())
+        found = {Key(*fleet) for fleet in known if self._settings.serves(fleet.namespace)}
         return found | set(self.store.keys("fleet"))
 
     def look_at_fleet(self, key: Key) -> None:
