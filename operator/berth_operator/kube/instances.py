@@ -16,8 +16,9 @@ MESSAGE_MOST = 1000
 """Characters of a container's last words: enough for an error, not a log."""
 BACK_OFF = "CrashLoopBackOff"
 """What a container waits for that has ended more than once lately."""
-SET_UP_S = 60.0
-"""What a node may take until containers can start: volumes are there in seconds, images are pulled afterwards."""
+PATIENCE_S = 60.0
+"""What a scheduler may take to look at a pod, and then a node until containers can start: volumes are there in seconds,
+images are pulled afterwards."""
 
 
 class Heard(NamedTuple):
@@ -102,11 +103,14 @@ def instance(pod: Body, node: Body | None, heard: Mapping[str, Heard], owner: st
 
 def trouble(pod: Body, now: float) -> Trouble | None:
     """Return what keeps a pod from serving, as far as that is more than patience."""
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled, made = _condition(pod, "PodScheduled"), _time(pod["metadata"].get("creationTimestamp"))
+    if not scheduled and made is not None and now - made >= PATIENCE_S:
+        who = pod["spec"].get("schedulerName", "default-scheduler")
+        return Trouble("Unschedulable", f"no scheduler has looked at it: is there one called {who}?")
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         return Trouble("Unschedulable", scheduled.get("message", "no node fits"))
     set_up = _condition(pod, "PodReadyToStartContainers")
-    if set_up.get("status") == "False" and now - (_time(set_up.get("lastTransitionTime")) or now) >= SET_UP_S:
+    if set_up.get("status") == "False" and now - (_time(set_up.get("lastTransitionTime")) or now) >= PATIENCE_S:
         # Which of them it is stands in Events of the node's alone.
         name, lacking = pod["metadata"]["name"], "a Secret, a volume or the network is missing"
         return Trouble("PodConfig", f"its node cannot set up {name}: {lacking} (kubectl describe pod {name})")

@@ -154,6 +154,14 @@ class TestTrouble:
         gated = pod(conditions=[condition("PodScheduled", "False", reason="SchedulingGated")])
         assert instances.trouble(gated, NOW) is None
 
+    @pytest.mark.parametrize(("since", "told"), [(59, False), (60, True)])
+    def test_nor_by_any_scheduler(self, since: float, *, told: bool) -> None:
+        body = pod()
+        body["metadata"]["creationTimestamp"] = ago(since)
+        body["spec"]["schedulerName"] = "nobody"
+        words = "no scheduler has looked at it: is there one called nobody?"
+        assert instances.trouble(body, NOW) == (Trouble("Unschedulable", words) if told else None)
+
     @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"])
     @pytest.mark.parametrize("init", [False, True])
     def test_the_image_cannot_be_had(self, reason: str, init: bool) -> None:
