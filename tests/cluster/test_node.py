@@ -309,6 +309,9 @@ async def test_what_a_pod_refers_to_is_waited_for(pods: Pods, kubectl: Kubectl) 
     )
     assert (await pods.waits("env", "CreateContainerConfigError"))["message"] == 'secret "late" not found'
     await pods.waits("volume", "ContainerCreating")
+    unmounted = await pods.see("volume", lambda pod: condition(pod, "PodReadyToStartContainers")[0] == "False", "bare")
+    assert condition(unmounted, "PodScheduled")[0] == "True"
+    await pods.see("env", lambda pod: condition(pod, "PodReadyToStartContainers")[0] == "True", "mounted")
 
     await kubectl.raw("create", "secret", "generic", "late", "--from-literal=token=x")
 

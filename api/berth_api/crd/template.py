@@ -16,6 +16,8 @@ from berth_api.crd.values import LabelValue, ObjectName, Quantity, matching
 
 OPERATORS_ENV = ("HF_TOKEN", "POD_IP", "POD_UID")
 """Variables of the worker that the operator sets itself."""
+PRIVILEGES = "container.apparmor.security.beta.kubernetes.io/"
+"""Annotations by which Kubernetes still lets a pod be unconfined."""
 OPERATORS_LABELS = ("app.kubernetes.io/managed-by", "app.kubernetes.io/name")
 """Labels the operator sets itself, beside all of berth.dev/."""
 
@@ -29,6 +31,9 @@ _OWN_KEYS = Rule("self.all(key, !key.startsWith('berth.dev/'))", "keys under ber
 _OWN_LABELS = Rule(
     f"self.all(key, !(key in {list(OPERATORS_LABELS)}))",
     f"{' and '.join(OPERATORS_LABELS)} are set by the operator",
+)
+_NO_PRIVILEGES = Rule(
+    f"self.all(key, !key.startsWith('{PRIVILEGES}'))", "a container's confinement is the operator's to decide"
 )
 
 
@@ -81,7 +86,7 @@ class PodTemplate(Part):
     """Further labels of the pods."""
     annotations: Annotated[
         dict[str, Annotated[str, Field(max_length=16384)]],
-        Field(max_length=32, json_schema_extra=ruled(_KEYS, _OWN_KEYS)),
+        Field(max_length=32, json_schema_extra=ruled(_KEYS, _OWN_KEYS, _NO_PRIVILEGES)),
     ] = Field(default_factory=dict)
     """Further annotations of the pods."""
     image: (

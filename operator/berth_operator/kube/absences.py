@@ -19,6 +19,8 @@ class Gone(NamedTuple):
 
     key: Key
     uid: str
+    retain: bool = False
+    """Whether the resource wanted its conversation kept when it was last seen."""
 
 
 class Absences:

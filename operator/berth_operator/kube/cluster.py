@@ -27,6 +27,7 @@ ROOTS: dict[Kind, str] = {
     "pod": "/api/v1",
     "node": "/api/v1",
 }
+NOT_FOUND = 404
 PLURALS: dict[Kind, str] = {"fleet": "inferencefleets", "session": "streamingsessions", "pod": "pods", "node": "nodes"}
 
 
@@ -69,7 +70,13 @@ class Cluster:
     async def list(self, kind: Kind, namespace: str | None) -> Listing:
         """Return all of a kind as they are now, in one namespace or all; of pods, those of workers."""
         query = [("labelSelector", OURS)] if kind == "pod" else []
-        found = await self._ask("GET", _path(kind, namespace), query=query)
+        try:
+            found = await self._ask("GET", _path(kind, namespace), query=query)
+        except ClusterRefused as error:
+            if error.status != NOT_FOUND:
+                raise
+            why = f"the API server knows no {PLURALS[kind]}: are the custom resources installed (crds/)?"
+            raise ClusterRefused(why, status=NOT_FOUND) from error
         return Listing(int(found["metadata"]["resourceVersion"]), found["items"])
 
     async def create_pod(self, namespace: str, pod: Body) -> Body:
@@ -85,7 +92,7 @@ class Cluster:
         try:
             await self._ask("DELETE", _path("pod", namespace, name), options)
         except ClusterRefused as error:
-            if error.status not in (404, 409):
+            if error.status not in (NOT_FOUND, 409):
                 raise
 
     async def patch_status(self, kind: Kind, body: Body, status: Body) -> Body:

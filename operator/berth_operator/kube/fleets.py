@@ -6,6 +6,7 @@ often a place failed, what load was wanted) costs only time when it is lost.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from berth_operator.kube.sizing import Sizing
 from berth_operator.kube.status_writer import StatusWriter
 from berth_operator.kube.store import Body, Key, Store
 from berth_operator.kube.words import Words
-from berth_operator.model import Action, Drop, Fleet, FleetKey, Kill, Place, Seen, Start, Stop
+from berth_operator.model import Action, Drop, Fleet, FleetKey, Instance, Kill, Place, Seen, Start, Stop
 from berth_operator.plan import plan
 from berth_operator.policy import Policy
 from berth_operator.roster import Roster
@@ -119,6 +120,8 @@ class Fleets:
         if _weighs(actions) and not sure:
             await self._see(fleet.namespace)
             return await self.look(key, sure=True)
+        killed = {action.place for action in actions if isinstance(action, Kill)}
+        await asyncio.gather(*(self._tell_of_kill(each, body) for each in sight.instances if each.place in killed))
         await self._hands.carry_out(actions, resource, sight.pods)
         seen = FleetSeen(
             fleet,
@@ -173,9 +176,22 @@ class Fleets:
         if not is_ending(pod) and pod["metadata"]["uid"] not in self._hands.ending:
             status = pod["status"]
             why = f"{status.get('reason') or status['phase']}: {status.get('message', 'it ended')}"
-            message = f"pod {place} ({pod['metadata']['uid']}) is replaced. {why}"
-            await tell(self._cluster, body, Notice("Warning", "WorkerFailed", message), self._clock())
+            await self._tell_of_failure(place, pod["metadata"]["uid"], why, body)
         await self._hands.bury(place, pod)
+
+    async def _tell_of_kill(self, instance: Instance, body: Body) -> None:
+        limits = self._policy
+        if instance.unreachable:
+            why = f"Its node has been silent for {limits.liveness_s:g} s"
+        elif instance.ready is None:
+            why = f"It was not ready after {limits.start_s:g} s"
+        else:
+            why = f"It has not answered for {limits.liveness_s:g} s"
+        await self._tell_of_failure(instance.place, instance.uid, why, body)
+
+    async def _tell_of_failure(self, place: Place, uid: str, why: str, body: Body) -> None:
+        message = f"pod {place} ({uid}) is replaced. {why}"
+        await tell(self._cluster, body, Notice("Warning", "WorkerFailed", message), self._clock())
 
     # What is said ---------------------------------------------------------------------------------------------------
 

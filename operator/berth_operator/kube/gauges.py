@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from berth_api.admin import FleetView
 from berth_operator.admin_client import AdminClient
 from berth_operator.errors import AdminRefused, AdminUnavailable
-from berth_operator.kube.labels import place_of
 from berth_operator.kube.metrics import Metrics
 from berth_operator.kube.store import Store
 from berth_operator.model import FleetKey
@@ -26,12 +23,11 @@ class Gauges:
     async def read(self) -> None:
         """Ask, then show all at once: a scrape in between would find half a fleet."""
         views = await self._views()
-        pods = Counter(place.fleet for pod in self._store.all("pod") if (place := place_of(pod)) is not None)
         for gauge in (self._metrics.sessions, self._metrics.slots, self._metrics.workers):
             gauge.clear()
         for fleet, view in views.items():
             self._metrics.watch_fleet(*fleet)
-            self._show(fleet, view, pods[fleet])
+            self._show(fleet, view, len(self._store.pods(fleet)))
 
     async def _views(self) -> dict[FleetKey, FleetView]:
         views = {}

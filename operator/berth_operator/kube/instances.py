@@ -14,6 +14,11 @@ from berth_operator.model import Instance, Ready
 
 MESSAGE_MOST = 1000
 """Characters of a container's last words: enough for an error, not a log."""
+BACK_OFF = "CrashLoopBackOff"
+"""What a container waits for that has ended more than once lately."""
+PATIENCE_S = 60.0
+"""What a scheduler may take to look at a pod, and then a node until containers can start: volumes are there in seconds,
+images are pulled afterwards."""
 
 
 class Heard(NamedTuple):
@@ -96,11 +101,19 @@ def instance(pod: Body, node: Body | None, heard: Mapping[str, Heard], owner: st
     )
 
 
-def trouble(pod: Body) -> Trouble | None:
+def trouble(pod: Body, now: float) -> Trouble | None:
     """Return what keeps a pod from serving, as far as that is more than patience."""
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled, made = _condition(pod, "PodScheduled"), _time(pod["metadata"].get("creationTimestamp"))
+    if not scheduled and made is not None and now - made >= PATIENCE_S:
+        who = pod["spec"].get("schedulerName", "default-scheduler")
+        return Trouble("Unschedulable", f"no scheduler has looked at it: is there one called {who}?")
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         return Trouble("Unschedulable", scheduled.get("message", "no node fits"))
+    set_up = _condition(pod, "PodReadyToStartContainers")
+    if set_up.get("status") == "False" and now - (_time(set_up.get("lastTransitionTime")) or now) >= PATIENCE_S:
+        # Which of them it is stands in Events of the node's alone.
+        name, lacking = pod["metadata"]["name"], "a Secret, a volume or the network is missing"
+        return Trouble("PodConfig", f"its node cannot set up {name}: {lacking} (kubectl describe pod {name})")
     status = pod.get("status", {})
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         waiting = container.get("state", {}).get("waiting", {})
@@ -110,11 +123,17 @@ def trouble(pod: Body) -> Trouble | None:
         if reason.endswith("Error"):
             return Trouble("PodConfig", f"{reason}: {words}"[:MESSAGE_MOST])
         over = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated") or {}
-        if over.get("exitCode") and not container.get("ready"):
+        if over.get("exitCode") and not container.get("ready") and (reason == BACK_OFF or not _served(pod, over)):
             last = (over.get("message") or over.get("reason") or "").strip().splitlines()
             said = last[-1] if last else "no last words"
             return Trouble("ModelLoadFailed", f"exit status {over['exitCode']}: {said}"[:MESSAGE_MOST])
     return None
+
+
+def _served(pod: Body, run: Body) -> bool:
+    """Whether a container's run that is over had got ready: one that never did leaves the pod unready all along."""
+    unready, began = _time(_condition(pod, "Ready").get("lastTransitionTime")), _time(run.get("startedAt"))
+    return unready is not None and began is not None and unready > began
 
 
 def _worker(pod: Body) -> Body | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from berth_operator.kube.store import Body
+from typing import TYPE_CHECKING
+
 from berth_operator.model import FleetKey, Place
+
+if TYPE_CHECKING:
+    from berth_operator.kube.store import Body
 
 FLEET = "berth.dev/fleet"
 REVISION = "berth.dev/revision"

@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from berth_api.crd import API_VERSION, EngineSettings, FleetSpec, InferenceFleet, ModelSource, seconds
+from berth_api.crd import API_VERSION, EngineSettings, FleetSpec, InferenceFleet, seconds
 from berth_operator.kube import labels
 from berth_operator.kube.settings import PodSettings
 from berth_operator.kube.store import Body
@@ -84,7 +84,7 @@ def wants_devices(spec: FleetSpec) -> bool:
 
 def _pod_spec(spec: FleetSpec, settings: PodSettings, start_s: float) -> dict[str, Any]:
     image = spec.template.image or settings.image
-    model, volume, fetch = _model(spec.model, image)
+    model, volume, fetch = _model(spec, image)
     volumes = [
         {"name": "token", "secret": {"secretName": settings.token_secret}},
         {"name": "tmp", "emptyDir": {}},
@@ -103,7 +103,7 @@ def _pod_spec(spec: FleetSpec, settings: PodSettings, start_s: float) -> dict[st
         "env": [
             {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            *({"name": each.name, "value": each.value} for each in spec.template.env),
+            *_env(spec),
         ],
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": _dump(spec.template.resources),
@@ -161,8 +161,9 @@ def _engine(engine: EngineSettings) -> dict[str, object]:
     return {f"--{name.replace('_', '-')}": value for name, value in given.items()}
 
 
-def _model(source: ModelSource, image: str) -> tuple[str, list[Body], list[Body]]:
+def _model(spec: FleetSpec, image: str) -> tuple[str, list[Body], list[Body]]:
     """Return the worker's --model, the volume it is on and the container that puts it there, where there are such."""
+    source = spec.model
     if source.pvc is not None:
         claim = {"claimName": source.pvc.claim_name, "readOnly": True}
         return f"{_MODEL}{source.pvc.path}".rstrip("/"), [{"name": "model", "persistentVolumeClaim": claim}], []
@@ -174,18 +175,31 @@ def _model(source: ModelSource, image: str) -> tuple[str, list[Body], list[Body]
             for ref in [token]
             if ref
         ]
+        resources = _dump(spec.template.resources)
         fetch = {
             "name": "fetch",
             "image": image,
+            **_pull(spec),
             "command": ["python", "-m", "berth_worker.fetch"],
             "args": ["--repo", wanted.repo, "--revision", wanted.revision, "--to", _MODEL],
-            "env": secret,
+            # A proxy or another hub's address, for the most part.
+            "env": [*_env(spec), *secret],
+            # The worker's, since a quota wants them of every container and the best quality of service does too.
+            # Devices left out: it computes nothing.
+            "resources": {
+                kind: {name: amount for name, amount in amounts.items() if DEVICES not in name}
+                for kind, amounts in resources.items()
+            },
             "volumeMounts": [{"name": "model", "mountPath": _MODEL}, {"name": "tmp", "mountPath": _TMP}],
             "securityContext": _RESTRICTED,
             "terminationMessagePolicy": "FallbackToLogsOnError",
         }
         return _MODEL, [{"name": "model", "emptyDir": {}}], [fetch]
     return str(source.builtin), [], []
+
+
+def _env(spec: FleetSpec) -> list[Body]:
+    return [{"name": each.name, "value": each.value} for each in spec.template.env]
 
 
 def _pull(spec: FleetSpec) -> Body:

@@ -66,6 +66,14 @@ def judge(
     )
 
 
+def invalid(generation: int, message: str, now: float) -> SessionStatus:
+    """Return the status of a new session whose spec makes no sense."""
+    facts = [Fact("Ready", "False", "InvalidSpec", message), Fact("Bound", "False", "InvalidSpec", "it holds no slot")]
+    return SessionStatus(
+        observed_generation=generation, phase="Failed", conditions=conditions(facts, (), generation, now)
+    )
+
+
 def reason(status: SessionStatus | None, type_: str = "Ready") -> str:
     """Return the reason of a condition; "" without one."""
     found = [each for each in (status.conditions if status else ()) if each.type == type_]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import structlog
@@ -18,7 +19,7 @@ from berth_operator.kube.ledger_view import LedgerView
 from berth_operator.kube.metrics import Metrics
 from berth_operator.kube.notices import Notice, tell
 from berth_operator.kube.resources import explain, read
-from berth_operator.kube.session_status import UNANSWERED, FleetWord, Refusal, condition, judge, reason
+from berth_operator.kube.session_status import UNANSWERED, FleetWord, Refusal, condition, invalid, judge, reason
 from berth_operator.kube.status_writer import StatusWriter
 from berth_operator.kube.store import Body, Key, Store, key_of, version_of
 from berth_operator.model import FleetKey
@@ -92,6 +93,7 @@ class Sessions:
             resource = read(StreamingSession, body)
         except ValidationError as error:
             log.warning("a resource makes no sense", session=str(key), error=explain(error))
+            await self._refuse(body, explain(error))
             return None
         if not self._ledger.knows(key.namespace):
             if self._ledger.available is False:
@@ -108,7 +110,28 @@ class Sessions:
 
     async def close(self, gone: Gone) -> None:
         """The resource of that uid is gone: so is its session, or it stays as its deletionPolicy says."""
+        if gone.retain:
+            with suppress(AdminRefused):  # It is closed for good, or was never opened: there is nothing to keep.
+                await self._retain(gone)
         await self._admin.close_session(*gone.key, gone.uid)
+
+    async def _retain(self, gone: Gone) -> None:
+        """Tell the ledger of a policy that was changed a moment before the deletion: no look may have come between."""
+        known = await self._admin.session(*gone.key)
+        if (known.uid, known.origin, known.deletion_policy) == (gone.uid, "cr", "Close"):
+            await self._admin.put_session(
+                *gone.key,
+                SessionPut(
+                    uid=gone.uid,
+                    fleet=known.fleet,
+                    idle_timeout_s=known.idle_timeout_s,
+                    hibernate_after_s=known.hibernate_after_s,
+                    max_tokens=known.max_tokens,
+                    deletion_policy="Retain",
+                    on_worker_failure=known.on_worker_failure,
+                    suspend=known.suspended,
+                ),
+            )
 
     async def _wish(self, key: Key, uid: str, resource: StreamingSession) -> Answer:
         """Have the ledger's session as the resource wants it; ask only where it is not so already."""
@@ -127,6 +150,11 @@ class Sessions:
         """No gateway answers. What was said of the session stays, for it may be true; of a new one this is said."""
         if not reason(resource.status):
             await self._say(body, resource, seen, Answer(None, UNANSWERED))
+
+    async def _refuse(self, body: Body, why: str) -> None:
+        """As above: one that is there goes on as it was, so what was said of it may be true still."""
+        if not (body.get("status") or {}).get("conditions"):
+            await self._writer.write(body, invalid(body["metadata"]["generation"], why, self._clock()))
 
     async def _say(self, body: Body, resource: StreamingSession, seen: Seen, answer: Answer) -> float | None:
         """Write its status; return in how many seconds to look again where it is too early for that."""

@@ -71,12 +71,11 @@ class Eyes:
         refused = [self._words.refused[uid] for uid in live.values() if uid in self._words.refused]
         hindered = sorted(place for place in self._hands.refused if place.fleet == fleet and place not in live)
         unfilled = [self._hands.refused[place] for place in hindered]
-        return [*refused, *unfilled, *filter(None, (trouble(sight.pods[place]) for place in live))]
+        return [*refused, *unfilled, *filter(None, (trouble(sight.pods[place], sight.now) for place in live))]
 
     def _all(self, fleet: FleetKey) -> dict[Place, Body]:
-        placed = ((place_of(pod), pod) for pod in self._store.all("pod", fleet.namespace))
-        found = {place: pod for place, pod in placed if place is not None and place.fleet == fleet}
-        return dict(sorted(found.items(), key=lambda item: item[0]))
+        placed = [(place, pod) for pod in self._store.pods(fleet) if (place := place_of(pod)) is not None]
+        return dict(sorted(placed, key=lambda item: item[0]))
 
     def _instance(self, pod: Body, owner: str | None, now: float, *, cut_off: bool) -> Instance:
         node = None if cut_off else self._store.get("node", Key("", pod["spec"].get("nodeName", "")))

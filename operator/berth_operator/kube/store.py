@@ -14,6 +14,9 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from berth_operator.kube.labels import place_of
+from berth_operator.model import FleetKey
+
 Body = dict[str, Any]
 Kind = Literal["fleet", "session", "pod", "node"]
 KINDS: tuple[Kind, ...] = ("fleet", "session", "pod", "node")
@@ -65,6 +68,7 @@ class Store:
         self._gone: dict[Kind, dict[Key, int]] = {kind: {} for kind in KINDS}
         self._missed: dict[Kind, set[Key]] = {kind: set() for kind in KINDS}
         self._behind: dict[Kind, dict[Key, tuple[int, float]]] = {kind: {} for kind in KINDS}
+        self._pods_of: dict[FleetKey, set[Key]] = {}
 
     def get(self, kind: Kind, key: Key) -> Body | None:
         return self._objects[kind].get(key)
@@ -72,6 +76,14 @@ class Store:
     def all(self, kind: Kind, namespace: str | None = None) -> Iterator[Body]:
         """Yield what there is of a kind, in one namespace or all."""
         return (body for key, body in self._objects[kind].items() if namespace in (None, key.namespace))
+
+    def pods(self, fleet: FleetKey) -> list[Body]:
+        """Return a fleet's pods: they are asked for all the time, and there may be many fleets beside it."""
+        found = (self._objects["pod"].get(key) for key in self._pods_of.get(fleet, ()))
+        return [body for body in found if body is not None]
+
+    def fleets_with_pods(self) -> list[FleetKey]:
+        return list(self._pods_of)
 
     def keys(self, kind: Kind) -> list[Key]:
         return list(self._objects[kind])
@@ -118,6 +130,12 @@ class Store:
         # What this list lacks is remembered until the next one: the watch may still be telling what went before.
         self._gone[kind] = {key: at for key, at in self._gone[kind].items() if at >= listing.version or not here(key)}
 
+    def excuse(self) -> None:
+        """Count what the watch owes from now on: where no list can be had, nor can it tell anything."""
+        now = self._clock()
+        for owed in self._behind.values():
+            owed.update({key: (version, now) for key, (version, _) in owed.items()})
+
     def late_s(self, kind: Kind) -> float:
         """Return for how long the watch has owed something that a list has shown."""
         now = self._clock()
@@ -140,10 +158,25 @@ class Store:
             self._gone[kind][key] = version
             if old is not None:
                 del objects[key]
+                self._file(kind, old, None)
                 self._changed(kind, old, None)
         elif old is None or version_of(old) < version:
             kept = objects[key] = _essence(kind, body)
+            self._file(kind, old, kept)
             self._changed(kind, old, kept)
+
+    def _file(self, kind: Kind, old: Body | None, new: Body | None) -> None:
+        """Keep `pods` true. Labels can be changed, so that a pod is another fleet's."""
+        if kind != "pod":
+            return
+        for body, there in ((old, False), (new, True)):
+            place = place_of(body) if body is not None else None
+            if body is None or place is None:
+                continue
+            keys = self._pods_of.setdefault(place.fleet, set())
+            (keys.add if there else keys.discard)(key_of(body))
+            if not keys:
+                del self._pods_of[place.fleet]
 
 
 def _essence(kind: Kind, body: Body) -> Body:

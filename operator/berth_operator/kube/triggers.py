@@ -57,8 +57,8 @@ class Triggers:
     def fleets(self) -> set[Key]:
         """Return all fleets that anybody wants, or that something is left of."""
         registered = (worker.fleet for worker in self._roster.registered or ())
-        pods = (place.fleet for pod in self.store.all("pod") if (place := place_of(pod)))
-        found = {Key(*fleet) for fleet in (*registered, *pods) if self._settings.serves(fleet.namespace)}
+        known = (*registered, *self.store.fleets_with_pods())
+        found = {Key(*fleet) for fleet in known if self._settings.serves(fleet.namespace)}
         return found | set(self.store.keys("fleet"))
 
     def look_at_fleet(self, key: Key) -> None:
@@ -74,7 +74,7 @@ class Triggers:
                 self.fleet_moved(FleetKey(*key))
         elif kind == "session":
             if old is not None and new is not None and old["metadata"]["uid"] != new["metadata"]["uid"]:
-                self.close(Gone(key, old["metadata"]["uid"]))
+                self.close(_gone(old))
             self._queues.sessions.add(key)
         elif kind == "pod":
             self.names.saw(body["metadata"]["uid"], key.name)
@@ -88,4 +88,8 @@ class Triggers:
     def _deleted(self, kind: Kind, body: Body) -> None:
         """The API server says that it was deleted, which is more than a list that lacks it."""
         if kind == "session":
-            self.close(Gone(key_of(body), body["metadata"]["uid"]))
+            self.close(_gone(body))
+
+
+def _gone(body: Body) -> Gone:
+    return Gone(key_of(body), body["metadata"]["uid"], retain=body["spec"].get("deletionPolicy") == "Retain")

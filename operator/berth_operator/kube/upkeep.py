@@ -84,6 +84,7 @@ class Upkeep:
 
     def _failed(self, error: Exception) -> None:
         """Said once, however often it is tried."""
+        self._store.excuse()
         before, self.blind = self.blind, f"no complete list: {error}"
         if self.blind != before:
             log.warning("no complete list", error=str(error))

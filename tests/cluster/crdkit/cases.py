@@ -274,6 +274,11 @@ FLEETS_REFUSED: dict[str, Refusal] = {
     "a label's value": Refusal(template(labels={"a": "b c"}), "spec.template.labels.a", LABEL_VALUE),
     "an empty annotation": Refusal(template(annotations={"a b": "a"}), "spec.template.annotations", MAP_KEY),
     "an annotation of ours": Refusal(template(annotations={"berth.dev/a": "b"}), "spec.template.annotations", OWN_KEYS),
+    "a worker that nothing confines": Refusal(
+        template(annotations={"container.apparmor.security.beta.kubernetes.io/worker": "unconfined"}),
+        "spec.template.annotations",
+        "a container's confinement is the operator's to decide",
+    ),
     "an image with blanks": Refusal(
         template(image="a b"), "spec.template.image", "must be an image's reference, without blanks"
     ),

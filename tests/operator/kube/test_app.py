@@ -160,6 +160,18 @@ class TestProbes:
         world.cluster.tell(world.store)
         assert world.operator.troubles() == []
 
+    async def test_one_that_owed_something_when_the_api_server_went_is_not(self, world: World) -> None:
+        """However long that is away; once it is back the watch has as long as ever."""
+        world.cluster.put("session", session())
+        world.cluster.lose_watch()
+        await world.operator.upkeep.see_all()
+        for _ in range(20):
+            world.clock.advance(world.settings.times.late_s / 5)
+            world.operator.upkeep._failed(ClusterUnavailable("the API server does not answer"))
+            assert world.operator.troubles() == []
+        world.clock.advance(world.settings.times.late_s + 1)
+        assert world.operator.troubles() == ["the watch of sessions is 91 s behind"]
+
     async def test_a_list_that_fails_is_not_but_it_is_told(self, world: World, starts: Callable[[], Any]) -> None:
         """To start anew would not help."""
         async with starts() as run:

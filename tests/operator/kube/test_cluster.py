@@ -69,6 +69,13 @@ async def test_nodes_are_listed_everywhere_and_sessions_by_their_group(api: Api,
     assert [path for _, path, _, _ in api.asked] == ["/api/v1/nodes", "/apis/berth.dev/v1alpha1/streamingsessions"]
 
 
+async def test_resources_that_nobody_has_installed_are_named(api: Api, cluster: Cluster) -> None:
+    """A namespace that is not there has an empty list; only a kind that is unknown has none."""
+    api.answer = lambda: web.Response(status=404, text="404 page not found")
+    with pytest.raises(ClusterRefused, match=r"knows no inferencefleets.*crds/"):
+        await cluster.list("fleet", None)
+
+
 async def test_a_status_is_written_to_the_version_that_was_judged(api: Api, cluster: Cluster) -> None:
     """The API server passes over a uid here, so the version must keep a write from an object made anew."""
     await cluster.patch_status("session", session(version=41), {"phase": "Bound", "worker": None})

@@ -144,25 +144,33 @@ class TestTrouble:
 
     @pytest.mark.parametrize("body", [pod(), running(), running(ready=False), waiting("ContainerCreating"), ended()])
     def test_patience_is_no_trouble(self, body: Body) -> None:
-        assert instances.trouble(body) is None
+        assert instances.trouble(body, NOW) is None
 
     def test_unschedulable(self) -> None:
         words = "0/3 nodes are available: 3 Insufficient cpu."
-        assert instances.trouble(unschedulable(words)) == Trouble("Unschedulable", words)
+        assert instances.trouble(unschedulable(words), NOW) == Trouble("Unschedulable", words)
 
     def test_not_looked_at_by_the_scheduler_yet(self) -> None:
         gated = pod(conditions=[condition("PodScheduled", "False", reason="SchedulingGated")])
-        assert instances.trouble(gated) is None
+        assert instances.trouble(gated, NOW) is None
+
+    @pytest.mark.parametrize(("since", "told"), [(59, False), (60, True)])
+    def test_nor_by_any_scheduler(self, since: float, *, told: bool) -> None:
+        body = pod()
+        body["metadata"]["creationTimestamp"] = ago(since)
+        body["spec"]["schedulerName"] = "nobody"
+        words = "no scheduler has looked at it: is there one called nobody?"
+        assert instances.trouble(body, NOW) == (Trouble("Unschedulable", words) if told else None)
 
     @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"])
     @pytest.mark.parametrize("init", [False, True])
     def test_the_image_cannot_be_had(self, reason: str, init: bool) -> None:
-        found = instances.trouble(waiting(reason, "no such host", init=init))
+        found = instances.trouble(waiting(reason, "no such host", init=init), NOW)
         assert found == Trouble("ImagePull", f"{reason}: no such host")
 
     @pytest.mark.parametrize("reason", ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"])
     def test_something_the_pod_refers_to_is_missing(self, reason: str) -> None:
-        found = instances.trouble(waiting(reason, 'secret "worker-token" not found'))
+        found = instances.trouble(waiting(reason, 'secret "worker-token" not found'), NOW)
         assert found == Trouble("PodConfig", f'{reason}: secret "worker-token" not found')
 
     @pytest.mark.parametrize(
@@ -177,7 +185,7 @@ class TestTrouble:
         ],
     )
     def test_the_worker_ended_before_it_served(self, last: Body, said: str) -> None:
-        found = instances.trouble(waiting("CrashLoopBackOff", "back-off 10s", last=last))
+        found = instances.trouble(waiting("CrashLoopBackOff", "back-off 10s", last=last), NOW)
         assert found == Trouble("ModelLoadFailed", said)
 
     def test_so_it_is_told_while_it_tries_again(self) -> None:
@@ -185,27 +193,67 @@ class TestTrouble:
         body["status"]["containerStatuses"][0]["lastState"] = {
             "terminated": {"exitCode": 1, "message": "out of memory"}
         }
-        assert instances.trouble(body) == Trouble("ModelLoadFailed", "exit status 1: out of memory")
+        assert instances.trouble(body, NOW) == Trouble("ModelLoadFailed", "exit status 1: out of memory")
 
     def test_once_it_serves_that_is_forgiven(self) -> None:
         body = running(ready=True)
         body["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 1}}
-        assert instances.trouble(body) is None
+        assert instances.trouble(body, NOW) is None
 
     def test_a_model_that_cannot_be_fetched(self) -> None:
         body = waiting("CrashLoopBackOff", init=True, last={"exitCode": 2, "message": "no repository acme/none"})
-        assert instances.trouble(body) == Trouble("ModelLoadFailed", "exit status 2: no repository acme/none")
+        assert instances.trouble(body, NOW) == Trouble("ModelLoadFailed", "exit status 2: no repository acme/none")
 
     def test_a_fetch_that_is_done_is_no_trouble(self) -> None:
         body = running(ready=False)
         done = {"name": "fetch", "ready": True, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
         body["status"]["initContainerStatuses"] = [done]
-        assert instances.trouble(body) is None
+        assert instances.trouble(body, NOW) is None
 
     def test_last_words_are_no_log(self) -> None:
-        found = instances.trouble(waiting("ErrImagePull", "x" * 5000))
+        found = instances.trouble(waiting("ErrImagePull", "x" * 5000), NOW)
         assert found is not None
         assert len(found.message) == instances.MESSAGE_MOST
+
+    def test_a_worker_that_served_and_starts_again_is_on_its_way(self) -> None:
+        """It was ready until it ended, so it can load its model: nobody has anything to mend."""
+        assert instances.trouble(after(began=100, unready=20), NOW) is None
+
+    @pytest.mark.parametrize("unready", [100, 101, 5000])
+    def test_one_that_never_served_since_it_began_is_not(self, unready: float) -> None:
+        """Unready since its pod is there, or since the run before."""
+        found = instances.trouble(after(began=100, unready=unready), NOW)
+        assert found == Trouble("ModelLoadFailed", "exit status 137: OOMKilled")
+
+    def test_nor_is_one_that_serves_and_ends_again_and_again(self) -> None:
+        body = after(began=100, unready=20)
+        body["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
+        assert instances.trouble(body, NOW) == Trouble("ModelLoadFailed", "exit status 137: OOMKilled")
+
+    @pytest.mark.parametrize(("since", "told"), [(59, False), (60, True)])
+    def test_a_node_that_cannot_set_it_up(self, since: float, *, told: bool) -> None:
+        """As where the worker's token is missing: what is mounted is waited for without a word in the status."""
+        body = waiting("ContainerCreating")
+        body["status"]["conditions"].append(condition("PodReadyToStartContainers", "False", ago(since)))
+        found = instances.trouble(body, NOW)
+        assert (found is not None) is told
+        if found is not None:
+            name = body["metadata"]["name"]
+            assert found.reason == "PodConfig"
+            assert f"kubectl describe pod {name}" in found.message
+
+    def test_what_comes_after_that_takes_the_time_it_takes(self) -> None:
+        body = waiting("ContainerCreating")
+        body["status"]["conditions"].append(condition("PodReadyToStartContainers", "True", ago(5000)))
+        assert instances.trouble(body, NOW) is None
+
+
+def after(*, began: float, unready: float) -> Body:
+    """Return a pod whose worker runs again; the run before began, and it has been unready, so many seconds ago."""
+    body = running(ready=False, since=ago(unready))
+    over = {"exitCode": 137, "reason": "OOMKilled", "startedAt": ago(began)}
+    body["status"]["containerStatuses"][0]["lastState"] = {"terminated": over}
+    return body
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,20 @@ class TestModelSources:
         assert container["args"][:2] == ["--model", "/models"]
         assert not any(each["name"] == "HF_TOKEN" for each in container["env"])
 
+    def test_what_fetches_it_is_run_as_the_worker_is(self) -> None:
+        """By the same image, pulled in the same way; within a quota; through a proxy. But it needs no GPU."""
+        amounts = {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi", "nvidia.com/gpu": 1}}
+        proxy = {"name": "HTTPS_PROXY", "value": "http://proxy:3128"}
+        made = pod(
+            model=HUB,
+            template={"image": "acme/worker", "imagePullPolicy": "Never", "resources": amounts, "env": [proxy]},
+        )["spec"]
+        (first,), (container,) = made["initContainers"], made["containers"]
+        assert (first["image"], first["imagePullPolicy"]) == (container["image"], container["imagePullPolicy"])
+        assert first["resources"] == {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi"}}
+        assert first["env"][0] == proxy
+        assert first["env"][1]["name"] == "HF_TOKEN"
+
     def test_one_that_wants_no_token_gets_none(self) -> None:
         (first,) = pod(model={"huggingFace": {"repo": "acme/tiny", "revision": "1"}})["spec"]["initContainers"]
         assert first["env"] == []

@@ -117,6 +117,37 @@ class TestOrders:
         await served.round()
         assert (puts(served)[0].turns, puts(served)[0].head) == (4, "abc")
 
+    async def test_one_deleted_the_moment_it_was_to_be_retained_is(self, served: World) -> None:
+        """The ledger has heard of neither; it is told of both, in this order."""
+        served.cluster.put("session", session(maxTokens=9, idleTimeout="1h"))
+        await served.round()
+        served.cluster.put("session", session(maxTokens=9, idleTimeout="1h", deletionPolicy="Retain"))
+        served.cluster.remove("session", "alice")
+        await served.rounds(2)
+        kept = served.admin.known[key("alice")]
+        assert (kept.origin, kept.deletion_policy, kept.max_tokens, kept.idle_timeout_s) == ("http", "Retain", 9, 3600)
+        assert puts(served)[-1].bind is False
+        assert served.admin.closed == {}
+
+    async def test_one_that_is_closed_already_is_not_brought_back(self, served: World) -> None:
+        served.cluster.put("session", session())
+        await served.round()
+        served.admin.change("alice")
+        served.cluster.put("session", session(deletionPolicy="Retain"))
+        served.cluster.remove("session", "alice")
+        await served.rounds(2)
+        assert key("alice") not in served.admin.known
+        assert served.admin.asked("close_session") == [("close_session", "alice", "session-1")]
+
+    async def test_nor_is_what_has_its_name_by_then(self, served: World) -> None:
+        served.cluster.put("session", session())
+        await served.round()
+        served.admin.change("alice", uid="session-2")
+        served.cluster.put("session", session(deletionPolicy="Retain"))
+        served.cluster.remove("session", "alice")
+        await served.rounds(2)
+        assert (served.admin.known[key("alice")].uid, served.admin.closed) == ("session-2", {})
+
     async def test_a_name_made_again_is_another_session(self, served: World) -> None:
         served.cluster.put("session", session())
         await served.round()
@@ -285,11 +316,26 @@ class TestStatus:
             await served.round()
         assert len(served.cluster.made("patch_status")) <= 4
 
-    async def test_a_resource_that_makes_no_sense_is_left_alone(self, served: World) -> None:
+    async def test_a_resource_that_makes_no_sense_is_told_why(self, served: World) -> None:
+        """As one of a newer version of the custom resources: nobody would know what it waits for."""
         served.cluster.put("session", session(idleTimeout="soon"))
         await served.rounds(3)
         assert puts(served) == []
+        ready = served.condition("session", "alice")
+        assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
+        assert ready["message"].startswith("spec.idleTimeout: ")
+        served.cluster.put("session", session(idleTimeout="1h", status=served.status("session", "alice")))
+        await served.until(lambda: reason(served) == "Bound")
         assert served.failures == []
+
+    async def test_one_that_makes_no_sense_any_more_goes_on_as_it_was(self, served: World) -> None:
+        served.cluster.put("session", session())
+        await served.rounds(2)
+        before = served.status("session", "alice")
+        served.cluster.put("session", session(idleTimeout="soon", status=before))
+        await served.rounds(15)
+        assert served.status("session", "alice") == before
+        assert served.admin.closed == {}
 
     async def test_a_status_that_makes_no_sense_is_written_anew(self, served: World) -> None:
         """As a newer operator may have left it."""

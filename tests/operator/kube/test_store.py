@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from berth_operator.kube.store import Key, Listing, Store
-from kubekit.bodies import node, session
+from berth_operator.model import FleetKey
+from kubekit.bodies import FLEET, node, pod, session
 from kubekit.clock import Clock
 
 ALICE = Key("team", "alice")
@@ -181,6 +182,25 @@ def test_of_nodes_only_how_they_are(told: Told) -> None:
     assert told.store.get("node", Key("", "node-1")) == node()
 
 
+def test_each_fleet_has_its_pods(told: Told) -> None:
+    """What has other labels, or none, is not its own; nor is what had its labels once, or is gone."""
+    store, other = told.store, FleetKey("team", "other")
+    tiny, alien, moved = pod(0), pod(1, fleet=other), pod(2)
+    stranger = pod(3)
+    stranger["metadata"]["labels"] = {}
+    for body in (tiny, alien, moved, stranger):
+        store.heard("pod", body, deleted=False)
+    assert store.pods(FLEET) in ([tiny, moved], [moved, tiny])
+    assert store.pods(other) == [alien]
+
+    relabelled = pod(2, version=2)
+    relabelled["metadata"]["labels"] = {}
+    store.heard("pod", relabelled, deleted=False)
+    store.heard("pod", pod(1, fleet=other, version=2), deleted=True)
+    assert store.pods(FLEET) == [tiny]
+    assert store.fleets_with_pods() == [FLEET]
+
+
 class TestLateness:
     """A watch whose connection looks alive and which tells nothing is found out by lists."""
 
@@ -217,3 +237,11 @@ class TestLateness:
         told.clock.advance(40)
         told.listed(20)
         assert told.store.late_s("session") == 0.0
+
+    def test_while_no_list_can_be_had_it_cannot_tell_either(self, told: Told) -> None:
+        told.listed(10, session(version=8))
+        told.clock.advance(40)
+        told.store.excuse()
+        assert told.store.late_s("session") == 0.0
+        told.clock.advance(30)
+        assert told.store.late_s("session") == 30.0

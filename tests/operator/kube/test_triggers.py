@@ -58,6 +58,12 @@ def test_a_deleted_session_is_closed_at_once(change: Changes) -> None:
     assert change("session", session(version=2), deleted=True) == (set(), {key("alice")}, {gone})
 
 
+def test_what_it_wanted_last_goes_along(change: Changes) -> None:
+    change("session", session())
+    _, _, closings = change("session", session(version=3, deletionPolicy="Retain"), deleted=True)
+    assert closings == {Gone(key("alice"), "session-1", retain=True)}
+
+
 def test_a_session_that_only_a_list_lacks_is_not_closed_yet(world: World, change: Changes) -> None:
     change("session", session())
     world.store.listed("session", Listing(50, []))

@@ -41,6 +41,7 @@ class Pod:
                 container.status.state = waiting("ContainerCreating")
         self._conditions = Conditions()
         self._verdict: Verdict | None = None
+        self._mounted = False
         self._began = stamp()
         self._told: Object | None = None
         self._events: set[tuple[str, str]] = set()
@@ -154,6 +155,8 @@ class Pod:
             await asyncio.sleep(self._site.times.pull)
         for container in (*self._init, *self._main):
             container.volumes = mounted
+        self._mounted = True
+        self._changed.set()
 
     async def _stop(self) -> None:
         assert self._deadline is not None
@@ -186,7 +189,7 @@ class Pod:
             leaving=self._leaving.is_set(),
             verdict=self._verdict,
         )
-        facts = status.conditions(init, main, phase=phase, gates_open=self._gates_open(), sandbox=True)
+        facts = status.conditions(init, main, phase=phase, gates_open=self._gates_open(), sandbox=self._mounted)
         found: Object = {
             "phase": phase,
             "conditions": self._conditions.update(facts, stamp()),

@@ -168,8 +168,11 @@ class FakeAdmin:
         self._called("close_session", name, uid)
         key = Key(namespace, name)
         if key in self.known and self.known[key].uid == uid:
-            self.closed[uid] = "deleted"
-            self.change(name, namespace)
+            if self.known[key].deletion_policy == "Retain":
+                self.change(name, namespace, origin="http")
+            else:
+                self.closed[uid] = "deleted"
+                self.change(name, namespace)
         return False
 
     async def changes(self, namespace: str, after: str | None = None) -> Changes:
