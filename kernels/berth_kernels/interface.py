@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from berth_kernels.ops import Ops
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -65,25 +67,13 @@ class AttentionPlan(Protocol):
         """
 
 
-class Kernels(Protocol):
-    """One backend."""
+class Kernels(Ops, Protocol):
+    """One backend: attention, and what else a step needs."""
 
     name: str
 
     def plan(self, segments: Sequence[Segment], page_size: int) -> AttentionPlan:
         """Prepare a step. Raises ValueError for an empty segment or one whose pages do not reach its end."""
-
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Return x / rms(x) * weight over the last dimension, computed in float32, in x's dtype."""
-
-    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Return rotary position embedding of `x` (N, heads, head_dim), halves rotated (GPT-NeoX order).
-
-        `cos` is (N, 1, head_dim); `sin` the same with its first half negated already.
-        """
-
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        """Return silu(gate) * up for `gate_up` (N, 2 * inner), gate first: (N, inner)."""
 
 
 def check_segment(segment: Segment, page_size: int) -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from berth_kernels.blocks import DecodeBlock, SequenceBlock, Span, causal_mask
 from berth_kernels.interface import check_segment
+from berth_kernels.ops_reference import ReferenceOps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,26 +88,13 @@ class ReferencePlan:
             yield SequenceBlock(span, rows, self._page_size, mask, causal=causal)
 
 
-class ReferenceKernels:
+class ReferenceKernels(ReferenceOps):
     """Torch on the CPU."""
 
     name = "reference"
 
     def plan(self, segments: Sequence[Segment], page_size: int) -> ReferencePlan:
         return ReferencePlan(segments, page_size)
-
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        if x.dtype == torch.float32:
-            return functional.rms_norm(x, (x.shape[-1],), weight, eps)
-        # Rounded before the weight as well as after it: the order that these models were trained with.
-        return weight * functional.rms_norm(x.float(), (x.shape[-1],), None, eps).to(x.dtype)
-
-    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        return (x * cos).add_(x.roll(x.shape[-1] // 2, -1).mul_(sin))
-
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        gate, up = gate_up.chunk(2, -1)
-        return functional.silu(gate).mul_(up)
 
 
 def _lowest(position: int, window: int | None) -> int:

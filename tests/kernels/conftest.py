@@ -13,6 +13,7 @@ if KIT not in sys.path:
 
 from berth_kernels.interface import KernelError  # noqa: E402 - beside what follows
 from berth_kernels.native import NativeKernels  # noqa: E402
+from berth_kernels.ops_reference import ReferenceOps  # noqa: E402
 from berth_kernels.reference import ReferenceKernels  # noqa: E402
 
 NATIVE = ["avx512", "avx2", "generic"]
@@ -35,6 +36,12 @@ def native(request):
 def kernels(request):
     """Every backend."""
     return ReferenceKernels() if request.param == "reference" else native_kernels(request.param)
+
+
+@pytest.fixture(scope="session")
+def ops():
+    """What is not attention."""
+    return ReferenceOps()
 
 
 @pytest.fixture(scope="session")
