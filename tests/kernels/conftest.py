@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,10 +12,14 @@ KIT = str(Path(__file__).parent)
 if KIT not in sys.path:
     sys.path.insert(0, KIT)
 
+# Triton's kernels are run by its interpreter, on the CPU. It wants to know before it is first loaded.
+os.environ["TRITON_INTERPRET"] = "1"
+
 from berth_kernels.interface import KernelError  # noqa: E402 - beside what follows
 from berth_kernels.native import NativeKernels  # noqa: E402
 from berth_kernels.ops_reference import ReferenceOps  # noqa: E402
 from berth_kernels.reference import ReferenceKernels  # noqa: E402
+from berth_kernels.triton.ops import TritonOps  # noqa: E402
 
 NATIVE = ["avx512", "avx2", "generic"]
 
@@ -38,10 +43,10 @@ def kernels(request):
     return ReferenceKernels() if request.param == "reference" else native_kernels(request.param)
 
 
-@pytest.fixture(scope="session")
-def ops():
-    """What is not attention."""
-    return ReferenceOps()
+@pytest.fixture(scope="session", params=[ReferenceOps, TritonOps])
+def ops(request):
+    """What is not attention, by every backend that has its own."""
+    return request.param()
 
 
 @pytest.fixture(scope="session")

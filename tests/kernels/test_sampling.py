@@ -36,12 +36,12 @@ def shares(ops, logits: list[float], count: int, **draw) -> torch.Tensor:
     return tokens.bincount(minlength=len(logits)) / count
 
 
-def the_kept(ops, logits: list[float], count: int = 600, **draw) -> set[int]:
+def the_kept(ops, logits: list[float], count: int = 40, **draw) -> set[int]:
     return set(shares(ops, logits, count, **draw).nonzero()[:, 0].tolist())
 
 
 @given(st.lists(st.tuples(logits_of, draws_of), min_size=1, max_size=6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_draw_does_not_depend_on_the_rest_of_the_batch(ops, batch):
     logits, draws = torch.tensor([row[0] for row in batch]), [row[1] for row in batch]
     together = ops.sample(logits, draws)
@@ -49,7 +49,7 @@ def test_a_draw_does_not_depend_on_the_rest_of_the_batch(ops, batch):
     assert torch.equal(together, torch.cat(alone))
 
 
-@pytest.mark.parametrize("vocab", [1, 1000, 1024, 5000])
+@pytest.mark.parametrize("vocab", [1, 1024, 2500])
 def test_every_backend_draws_the_same_tokens(ops, vocab):
     generator = torch.Generator().manual_seed(vocab)
     draws = [
@@ -67,7 +67,7 @@ def test_every_backend_draws_the_same_tokens(ops, vocab):
 
 
 @given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), min_size=2, max_size=40), st.integers(2, 9), SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_of_tokens_that_tie_the_lower_ids_are_kept(ops, logits, top_k, seed):
     kept = sorted(range(len(logits)), key=lambda token: (-logits[token], token))[:top_k]
     others = [value if token in kept else float("-inf") for token, value in enumerate(logits)]
@@ -84,13 +84,13 @@ def test_seed_and_position_are_the_randomness(ops):
 def test_tokens_fall_as_often_as_the_distribution_says(ops):
     logits = [2.0, 1.0, 0.0, -1.0, -3.0]
     expected = torch.tensor(logits).div(0.8).softmax(-1)
-    assert torch.allclose(shares(ops, logits, 4000, temperature=0.8), expected, atol=0.03)
+    assert torch.allclose(shares(ops, logits, 800, temperature=0.8), expected, atol=0.04)
 
 
 def test_top_k_leaves_the_k_best_in_their_proportions(ops):
     expected = torch.tensor([3.0, 2.5]).softmax(-1)
-    found = shares(ops, [3.0, 1.0, 2.5, 0.0], 2000, top_k=2)
-    assert torch.allclose(found, torch.tensor([expected[0], 0, expected[1], 0]), atol=0.04)
+    found = shares(ops, [3.0, 1.0, 2.5, 0.0], 150, top_k=2)
+    assert torch.allclose(found, torch.tensor([expected[0], 0, expected[1], 0]), atol=0.1)
 
 
 def test_top_p_leaves_the_smallest_set_that_reaches_it(ops):
