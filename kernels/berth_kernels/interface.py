@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -27,6 +28,19 @@ class KVLayer(NamedTuple):
 
     key: Tensor
     value: Tensor
+
+
+class AttentionShape(NamedTuple):
+    """What a model's attention is like, in all of its layers."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+    windows: frozenset[int | None]
+    """As `AttentionPlan.attend` takes them."""
+    sinks: bool = False
 
 
 class Segment(Protocol):
@@ -71,6 +85,12 @@ class Kernels(Ops, Protocol):
     """One backend: attention, and what else a step needs."""
 
     name: str
+
+    def prepare(self, model: AttentionShape) -> None:
+        """Get ready for a model, so that no step has to build or load anything.
+
+        Raises KernelError for a model that the backend cannot serve here, and for what is missing, by its name.
+        """
 
     def plan(self, segments: Sequence[Segment], page_size: int) -> AttentionPlan:
         """Prepare a step. Raises ValueError for an empty segment or one whose pages do not reach its end."""

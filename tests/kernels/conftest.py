@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 KIT = str(Path(__file__).parent)
 if KIT not in sys.path:
@@ -15,11 +16,13 @@ if KIT not in sys.path:
 # Triton's kernels are run by its interpreter, on the CPU. It wants to know before it is first loaded.
 os.environ["TRITON_INTERPRET"] = "1"
 
-from berth_kernels.interface import KernelError  # noqa: E402 - beside what follows
+from berth_kernels.flashinfer_backend import FlashInferKernels  # noqa: E402 - beside what follows
+from berth_kernels.interface import KernelError  # noqa: E402
 from berth_kernels.native import NativeKernels  # noqa: E402
 from berth_kernels.ops_reference import ReferenceOps  # noqa: E402
 from berth_kernels.reference import ReferenceKernels  # noqa: E402
 from berth_kernels.triton.ops import TritonOps  # noqa: E402
+from kernelkit.flashinfer import FlashInfer  # noqa: E402
 
 NATIVE = ["avx512", "avx2", "generic"]
 
@@ -37,10 +40,14 @@ def native(request):
     return native_kernels(request.param)
 
 
-@pytest.fixture(scope="session", params=["reference", *NATIVE])
+@pytest.fixture(scope="session", params=["reference", "flashinfer", *NATIVE])
 def kernels(request):
-    """Every backend."""
-    return ReferenceKernels() if request.param == "reference" else native_kernels(request.param)
+    """Every backend, FlashInfer's over a stand-in for the package."""
+    if request.param == "reference":
+        return ReferenceKernels()
+    if request.param == "flashinfer":
+        return FlashInferKernels(FlashInfer(), torch.device("cpu"))
+    return native_kernels(request.param)
 
 
 @pytest.fixture(scope="session", params=[ReferenceOps, TritonOps])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn.functional import embedding, linear
 
+from berth_kernels.interface import AttentionShape
 from berth_worker.models.rope import rope_table
 
 if TYPE_CHECKING:
@@ -35,11 +36,18 @@ class Decoder:
     """A model's forward pass over KV that lives elsewhere."""
 
     def __init__(self, config: ModelConfig, weights: Weights, kernels: Kernels, max_positions: int) -> None:
-        """Serve positions below `max_positions`; the dtype is that of the weights."""
+        """Serve positions below `max_positions`; dtype and device are those of the weights.
+
+        Raises KernelError where `kernels` cannot serve such a model here.
+        """
+        dtype, device = weights.embedding.dtype, weights.embedding.device
+        windows = frozenset(config.windows)
+        kernels.prepare(AttentionShape(config.heads, config.kv_heads, config.head_dim, dtype, device, windows))
         self.config = config
         self._weights = weights
         self._kernels = kernels
-        self._cos, self._sin = rope_table(config.rope, config.head_dim, max_positions, weights.embedding.dtype)
+        table = rope_table(config.rope, config.head_dim, max_positions, dtype)
+        self._cos, self._sin = (each.to(device) for each in table)
         self._scale = config.head_dim**-0.5
 
     def forward(self, ids: Tensor, positions: Tensor, pool: Sequence[KVLayer], plan: AttentionPlan) -> Tensor:
