@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from berth_kernels.ops import Ops
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -25,6 +28,19 @@ class KVLayer(NamedTuple):
 
     key: Tensor
     value: Tensor
+
+
+class AttentionShape(NamedTuple):
+    """What a model's attention is like, in all of its layers."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+    windows: frozenset[int | None]
+    """As `AttentionPlan.attend` takes them."""
+    sinks: bool = False
 
 
 class Segment(Protocol):
@@ -65,25 +81,19 @@ class AttentionPlan(Protocol):
         """
 
 
-class Kernels(Protocol):
-    """One backend."""
+class Kernels(Ops, Protocol):
+    """One backend: attention, and what else a step needs."""
 
     name: str
 
-    def plan(self, segments: Sequence[Segment], page_size: int) -> AttentionPlan:
-        """Prepare a step. Raises ValueError for an empty segment or one whose pages do not reach its end."""
+    def prepare(self, model: AttentionShape) -> None:
+        """Get ready for a model, so that no step has to build or load anything.
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Return x / rms(x) * weight over the last dimension, computed in float32, in x's dtype."""
-
-    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Return rotary position embedding of `x` (N, heads, head_dim), halves rotated (GPT-NeoX order).
-
-        `cos` is (N, 1, head_dim); `sin` the same with its first half negated already.
+        Raises KernelError for a model that the backend cannot serve here, and for what is missing, by its name.
         """
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        """Return silu(gate) * up for `gate_up` (N, 2 * inner), gate first: (N, inner)."""
+    def plan(self, segments: Sequence[Segment], page_size: int) -> AttentionPlan:
+        """Prepare a step. Raises ValueError for an empty segment or one whose pages do not reach its end."""
 
 
 def check_segment(segment: Segment, page_size: int) -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import torch
-from torch.nn import functional
 
 from berth_kernels.blocks import DecodeBlock, SequenceBlock, Span, causal_mask
+from berth_kernels.index import slots, written
 from berth_kernels.interface import check_segment
+from berth_kernels.ops_reference import ReferenceOps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from berth_kernels.interface import KVLayer, Segment
+    from berth_kernels.interface import AttentionShape, KVLayer, Segment
 
 BLOCK_ROWS: Final = 512
 """Most queries that attend at once: a block skips the keys above its last row, a whole chunk would not."""
@@ -35,8 +34,9 @@ class ReferencePlan:
             check_segment(segment, page_size)
         self._segments = segments
         self._page_size = page_size
-        self._slots = torch.from_numpy(_slots(segments, page_size))
-        self._written = _written(segments)
+        self._slots = torch.from_numpy(slots(segments, page_size))
+        rows = written(segments)
+        self._written = None if rows is None else torch.from_numpy(rows)
         self._blocks: dict[int | None, list[SequenceBlock | DecodeBlock]] = {}
 
     def append(self, layer: KVLayer, key: Tensor, value: Tensor) -> None:
@@ -88,53 +88,18 @@ class ReferencePlan:
             yield SequenceBlock(span, rows, self._page_size, mask, causal=causal)
 
 
-class ReferenceKernels:
+class ReferenceKernels(ReferenceOps):
     """Torch on the CPU."""
 
     name = "reference"
 
+    def prepare(self, model: AttentionShape) -> None:
+        pass
+
     def plan(self, segments: Sequence[Segment], page_size: int) -> ReferencePlan:
         return ReferencePlan(segments, page_size)
-
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        if x.dtype == torch.float32:
-            return functional.rms_norm(x, (x.shape[-1],), weight, eps)
-        # Rounded before the weight as well as after it: the order that these models were trained with.
-        return weight * functional.rms_norm(x.float(), (x.shape[-1],), None, eps).to(x.dtype)
-
-    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        return (x * cos).add_(x.roll(x.shape[-1] // 2, -1).mul_(sin))
-
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        gate, up = gate_up.chunk(2, -1)
-        return functional.silu(gate).mul_(up)
 
 
 def _lowest(position: int, window: int | None) -> int:
     """Return the first position that a query at `position` sees."""
     return 0 if window is None else max(0, position - window + 1)
-
-
-def _first_written(segment: Segment) -> int:
-    return min(max(segment.start, segment.kept), segment.end)
-
-
-def _slots(segments: Sequence[Segment], page_size: int) -> NDArray[np.int64]:
-    """Return where the KV of each position that gets some goes: indices into the pool's tokens."""
-    parts: list[NDArray[np.int64] | list[int]] = []
-    for segment in segments:
-        first = _first_written(segment)
-        if segment.end - first == 1:
-            page, at = divmod(first, page_size)
-            parts.append([int(segment.pages[page]) * page_size + at])
-        else:
-            pages, within = np.divmod(np.arange(first, segment.end), page_size)
-            parts.append(segment.pages[pages].astype(np.int64) * page_size + within)
-    return np.concatenate(parts, dtype=np.int64)
-
-
-def _written(segments: Sequence[Segment]) -> Tensor | None:
-    """Return which rows' positions get the step's KV; None: all of them."""
-    if all(segment.kept <= segment.start for segment in segments):
-        return None
-    return torch.from_numpy(np.concatenate([np.arange(each.start, each.end) >= each.kept for each in segments]))

@@ -69,7 +69,7 @@ class TorchRunner:
         shape = (num_pages, page_size, config.kv_heads, config.head_dim)
         dtype = weights.embedding.dtype
         self._pool = [KVLayer(torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)) for _ in config.windows]
-        self._sampler = Sampler(config.vocab_size)
+        self._sampler = Sampler(config.vocab_size, kernels)
 
     @classmethod
     def load(

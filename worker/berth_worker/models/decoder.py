@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn.functional import embedding, linear
 
+from berth_kernels.interface import AttentionShape
 from berth_worker.models.rope import rope_table
 
 if TYPE_CHECKING:
@@ -35,32 +36,43 @@ class Decoder:
     """A model's forward pass over KV that lives elsewhere."""
 
     def __init__(self, config: ModelConfig, weights: Weights, kernels: Kernels, max_positions: int) -> None:
-        """Serve positions below `max_positions`; the dtype is that of the weights."""
+        """Serve positions below `max_positions`; dtype and device are those of the weights.
+
+        Raises KernelError where `kernels` cannot serve such a model here.
+        """
+        dtype, device = weights.embedding.dtype, weights.embedding.device
+        windows = frozenset(config.windows)
+        kernels.prepare(AttentionShape(config.heads, config.kv_heads, config.head_dim, dtype, device, windows))
         self.config = config
         self._weights = weights
         self._kernels = kernels
-        self._cos, self._sin = rope_table(config.rope, config.head_dim, max_positions, weights.embedding.dtype)
+        table = rope_table(config.rope, config.head_dim, max_positions, dtype)
+        self._cos, self._sin = (each.to(device) for each in table)
         self._scale = config.head_dim**-0.5
 
     def forward(self, ids: Tensor, positions: Tensor, pool: Sequence[KVLayer], plan: AttentionPlan) -> Tensor:
         """Append the KV of `ids` (N,) at `positions` (N,), both int64; return the last layer's output (N, hidden)."""
+        kernels, eps = self._kernels, self.config.norm_eps
         x = embedding(ids, self._weights.embedding)
         step = _Step(plan, self._cos[positions], self._sin[positions])
+        out: Tensor | None = None
         for weights, kv, window in zip(self._weights.layers, pool, self.config.windows, strict=True):
-            x = x + self._attention(x, weights, kv, window, step)
-            x += self._mlp(x, weights)
-        return x
+            norm = weights.attention_norm
+            # What a layer adds to the residual stream is added by the next norm: one pass over both.
+            normed = kernels.rms_norm(x, norm, eps) if out is None else kernels.add_rms_norm(out, x, norm, eps)
+            out = self._attention(normed, weights, kv, window, step)
+            out = self._mlp(kernels.add_rms_norm(out, x, weights.mlp_norm, eps), weights)
+        return x if out is None else x.add_(out)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the float32 logits (R, vocab) of the rows `hidden` (R, hidden) of `forward`'s result."""
         normed = self._kernels.rms_norm(hidden, self._weights.norm, self.config.norm_eps)
         return linear(normed, self._weights.head).float()
 
-    def _attention(self, x: Tensor, weights: LayerWeights, kv: KVLayer, window: int | None, step: _Step) -> Tensor:
+    def _attention(self, normed: Tensor, weights: LayerWeights, kv: KVLayer, window: int | None, step: _Step) -> Tensor:
         config, kernels = self.config, self._kernels
         heads, kv_heads = config.heads, config.kv_heads
-        normed = kernels.rms_norm(x, weights.attention_norm, config.norm_eps)
-        qkv = linear(normed, weights.qkv, weights.qkv_bias).view(x.shape[0], heads + 2 * kv_heads, config.head_dim)
+        qkv = linear(normed, weights.qkv, weights.qkv_bias).view(normed.shape[0], heads + 2 * kv_heads, config.head_dim)
         query_key, value = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
         if weights.query_norm is not None and weights.key_norm is not None:
             query = kernels.rms_norm(qkv[:, :heads], weights.query_norm, config.norm_eps)
@@ -71,7 +83,6 @@ class Decoder:
         out = step.plan.attend(kv, rotated[:, :heads], scale=self._scale, window=window)
         return linear(out.flatten(1), weights.out, weights.out_bias)
 
-    def _mlp(self, x: Tensor, weights: LayerWeights) -> Tensor:
-        normed = self._kernels.rms_norm(x, weights.mlp_norm, self.config.norm_eps)
+    def _mlp(self, normed: Tensor, weights: LayerWeights) -> Tensor:
         inner = self._kernels.silu_mul(linear(normed, weights.gate_up, weights.gate_up_bias))
         return linear(inner, weights.down, weights.down_bias)
