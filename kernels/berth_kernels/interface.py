@@ -73,6 +73,12 @@ class Kernels(Protocol):
     def plan(self, segments: Sequence[Segment], page_size: int) -> AttentionPlan:
         """Prepare a step. Raises ValueError for an empty segment or one whose pages do not reach its end."""
 
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return x · weightᵀ + bias for `x` (N, in), `weight` (out, in) and `bias` (out,), summed in float32: (N, out).
+
+        All are of one dtype, the result too.
+        """
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Return x / rms(x) * weight over the last dimension, computed in float32, in x's dtype."""
 

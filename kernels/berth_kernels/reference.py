@@ -96,6 +96,9 @@ class ReferenceKernels:
     def plan(self, segments: Sequence[Segment], page_size: int) -> ReferencePlan:
         return ReferencePlan(segments, page_size)
 
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return functional.linear(x, weight, bias)
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         if x.dtype == torch.float32:
             return functional.rms_norm(x, (x.shape[-1],), weight, eps)
