@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,8 @@ X86_PATHS: Final = {
     "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"],
 }
 """What the compiler is told for each instruction set."""
+PATH_SOURCES: Final = ("tile.cpp", "linear.cpp")
+"""What is compiled for each of them."""
 
 
 def library() -> Path:
@@ -115,13 +118,14 @@ def _build(compiler: list[str], target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as name:
         folder, paths = Path(name), _paths()
         x86 = ["-DBERTH_X86"] if "avx2" in paths else []
-        commands = [[str(SOURCES / "attention.cpp"), *x86]]
+        commands = [[str(SOURCES / "library.cpp"), *x86]]
         for path, flags in paths.items():
             named = [f"-DBERTH_PATH=berth_{path}", f'-DBERTH_NAME="{path}"']
-            commands.append([str(SOURCES / "tile.cpp"), *named, *flags])
+            commands += [[str(SOURCES / source), *named, *flags] for source in PATH_SOURCES]
         objects = [str(folder / f"{number}.o") for number in range(len(commands))]
-        for command, made in zip(commands, objects, strict=True):
-            _run([*compiler, *FLAGS, "-c", *command, "-o", made])
+        compiling = [*compiler, *FLAGS, "-c"]
+        with ThreadPoolExecutor(len(commands)) as pool:
+            list(pool.map(lambda command, made: _run([*compiling, *command, "-o", made]), commands, objects))
         linked = folder / target.name
         _run([*compiler, "-shared", *objects, "-o", str(linked)])
         linked.replace(target)

@@ -1,7 +1,7 @@
-"""The native backend: attention in C++ that reads KV where it lies, on the CPU.
+"""The native backend, on the CPU: attention in C++ that reads KV where it lies, and linear layers.
 
 What a query's result depends on is its position, its keys and the instruction set: not the batch, nor how a prompt was
-cut into chunks, nor how many threads there are. See csrc/berth.h.
+cut into chunks, nor how many threads there are. A linear layer's row depends on that row alone. See csrc/berth.h.
 """
 
 from __future__ import annotations
@@ -53,6 +53,20 @@ class _Call(ctypes.Structure):
         ("dim", ctypes.c_int32),
         ("half", ctypes.c_int32),
         ("scale", ctypes.c_float),
+    )
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = (
+        ("x", ctypes.c_void_p),
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("depth", ctypes.c_int64),
+        ("x_stride", ctypes.c_int64),
+        ("half", ctypes.c_int32),
     )
 
 
@@ -123,7 +137,7 @@ class NativePlan:
 
 
 class NativeKernels(ReferenceKernels):
-    """C++ for attention; what is not attention is torch's, as in the reference. One thread calls at a time."""
+    """C++ for attention and linear layers; the rest is torch's, as in the reference. One thread calls at a time."""
 
     name = "native"
 
@@ -140,9 +154,34 @@ class NativeKernels(ReferenceKernels):
         if not self._context:
             raise KernelError(f"no instruction set {self.path!r} here: choose one of {', '.join(paths())}")
         weakref.finalize(self, self._library.berth_close, self._context)
+        self._linear = _Linear()
+        self._linear_at = ctypes.byref(self._linear)
 
     def plan(self, segments: Sequence[Segment], page_size: int) -> NativePlan:  # type: ignore[override]
         return NativePlan(self._library, self._context, segments, page_size)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self.path == "generic":
+            # Without an instruction set of ours, torch's library knows the machine better.
+            return super().linear(x, weight, bias)
+        rows, depth = x.shape
+        columns = len(weight)
+        if x.dtype not in DTYPES or x.dtype != weight.dtype or (bias is not None and bias.dtype != x.dtype):
+            raise KernelError(f"a native linear layer takes float32 or bfloat16 throughout, not {x.dtype}")
+        if weight.shape != (columns, depth) or not weight.is_contiguous():
+            raise ValueError(f"rows of {depth} want contiguous weights (columns, {depth}), not {tuple(weight.shape)}")
+        if bias is not None and (bias.shape != (columns,) or not bias.is_contiguous()):
+            raise ValueError(f"{columns} columns want a contiguous bias ({columns},), not {tuple(bias.shape)}")
+        if x.stride(1) != 1:
+            x = x.contiguous()
+        out = x.new_empty(rows, columns)
+        call = self._linear
+        call.x, call.weight, call.out = x.data_ptr(), weight.data_ptr(), out.data_ptr()
+        call.bias = None if bias is None else bias.data_ptr()
+        call.rows, call.columns, call.depth, call.x_stride = rows, columns, depth, x.stride(0)
+        call.half = x.dtype == torch.bfloat16
+        self._library.berth_linear(self._context, self._linear_at)
+        return out
 
 
 def paths() -> list[str]:
@@ -172,6 +211,8 @@ def _load() -> ctypes.CDLL:
     loaded.berth_append.argtypes = [pointer] * 6 + [count] * 3
     loaded.berth_append.restype = None
     loaded.berth_attend.argtypes = [pointer, pointer]
+    loaded.berth_linear.argtypes = [pointer, pointer]
+    loaded.berth_linear.restype = None
     return loaded
 
 

@@ -1,4 +1,4 @@
-"""What a model's step needs of its kernels besides attention: norms, rotation, activation, sampling, copies of pages.
+"""What a model's step needs besides attention: linear layers, norms, rotation, activation, sampling, copies of pages.
 
 `ops_reference.py` is the definition; other backends are held to it by the same tests.
 """
@@ -46,6 +46,12 @@ class Draw(NamedTuple):
 
 class Ops(Protocol):
     """One backend's share of these. Tensors of one call lie on one device, the results too."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return x · weightᵀ + bias for `x` (N, in), `weight` (out, in) and `bias` (out,), summed in float32: (N, out).
+
+        All are of one dtype, the result too.
+        """
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Return x / rms(x) * weight over the last dimension, computed in float32, in x's dtype.

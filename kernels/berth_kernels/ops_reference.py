@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 class ReferenceOps:
     """Torch."""
 
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return functional.linear(x, weight, bias)
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         if x.dtype == torch.float32:
             return functional.rms_norm(x, (x.shape[-1],), weight, eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,20 +18,32 @@ if TYPE_CHECKING:
 
 NAMES = ("reference", "native", "flashinfer", "auto")
 
+log = logging.getLogger(__name__)
+
 
 def select(name: str) -> Kernels:
-    """Return the backend `name`; `auto` is the reference: the native one has yet to be measured on an idle machine.
+    """Return the backend `name`; `auto` is the best one that can be had here, with a warning when that is the slow one.
 
     The native backend is built when it is first asked for. It takes as many threads as torch has now.
     Raises KernelError for a backend that cannot be had, with what it lacks, and for a name that means none.
     """
-    if name in {"reference", "auto"}:
+    if name == "reference":
         return ReferenceKernels()
     if name == "native":
         return NativeKernels()
     if name == "flashinfer":
         return _flashinfer()
+    if name == "auto":
+        return _best()
     raise KernelError(f"no attention backend {name!r}: choose one of {', '.join(NAMES)}")
+
+
+def _best() -> Kernels:
+    try:
+        return NativeKernels()
+    except KernelError as error:
+        log.warning("attention falls back to 'reference', several times slower on long histories: %s", error)
+        return ReferenceKernels()
 
 
 def _flashinfer() -> Kernels:

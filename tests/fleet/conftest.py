@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
+
+from berth_kernels.build import library
+from berth_kernels.interface import KernelError
 
 HERE = Path(__file__).parent
 if str(HERE) not in sys.path:
@@ -27,6 +31,13 @@ WORKER_ARGS = ["--dtype", "float32", "--threads", "1", "--page-size", "8", "--ch
 GATEWAY_ARGS = ["--lease-s", "1.5", "--stall-s", "2", "--suspect-s", "3", "--capacity-wait-s", "50"]
 """A tenth of the product's times: a test waits for a lease or a stall more often than a user does. Capacity is waited
 for longer: a worker's start takes what the machine has left for it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels() -> None:
+    """Build the native kernels where they are missing: the first worker would take its time for it."""
+    with suppress(KernelError):
+        library()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -23,14 +24,21 @@ def no_library(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_library")
-@pytest.mark.parametrize("name", ["reference", "auto"])
-def test_the_reference_needs_nothing(name):
-    assert select(name).name == "reference"
+def test_the_reference_needs_nothing():
+    assert select("reference").name == "reference"
 
 
-def test_native_is_had_by_its_name(native):
-    del native  # it can be had, then
-    assert select("native").name == "native"
+@pytest.mark.parametrize("name", ["native", "auto"])
+def test_native_is_the_best_where_it_can_be_had(name, native):
+    del native  # it can, then
+    assert select(name).name == "native"
+
+
+@pytest.mark.usefixtures("no_library")
+def test_auto_falls_back_aloud(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert select("auto").name == "reference"
+    assert "falls back to 'reference', several times slower on long histories: no C++ compiler" in caplog.text
 
 
 @pytest.mark.usefixtures("no_library")

@@ -57,6 +57,15 @@ struct Work {
     char* scratch;
 };
 
+/// out (rows × columns) = x (rows × depth) · weight (columns × depth), transposed, + bias, all of one dtype and contiguous
+/// but for `x`, whose rows are `x_stride` elements apart.
+struct Linear {
+    const void *x, *weight, *bias;  // `bias` may be null
+    void* out;
+    int64_t rows, columns, depth, x_stride;
+    int32_t half;  // bfloat16, else float32
+};
+
 /// The same code, compiled for one instruction set.
 struct Path {
     const char* name;
@@ -65,4 +74,6 @@ struct Path {
     void (*run)(const Work&);
     /// Sum up the chunks of a split tile, whose states for all heads begin at `partials`, and write `out`.
     void (*merge)(const Call&, const Tile&, int head_low, int head_high, float* partials);
+    /// The columns `low … high - 1` of a linear layer.
+    void (*linear)(const Linear&, int64_t low, int64_t high);
 };

@@ -7,6 +7,7 @@
 // of log 2.
 
 #include "berth.h"
+#include "math.h"
 #include "vec.h"
 
 #include <type_traits>
@@ -15,69 +16,8 @@ namespace BERTH_PATH {
 
 constexpr float LOG2_E = 1.44269504089f;
 
-inline int up(int n, int to) { return (n + to - 1) / to * to; }
 inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
-
-/// Read a vector of which only `left` elements are there, unless it is WHOLE; zeros stand for the rest.
-template <bool WHOLE, class V, class T> BERTH_INLINE V read_some(const T* from, int left) {
-    if (WHOLE || left >= static_cast<int>(sizeof(V) / sizeof(T))) return read<V>(from);
-    V v{};
-    if (left > 0) memcpy(&v, from, left * sizeof(T));
-    return v;
-}
-
-/// Products of float32, whatever the pool holds.
-struct Singles {
-    using Weight = float;
-    static constexpr int KEYS = 1;  // whose values a word holds
-    static int words(int n) { return n; }
-    static Floats add(Floats sum, Floats a, Floats b) { return a * b + sum; }
-    static void put(Weight* to, Floats v) { write(to, v); }
-    template <bool WHOLE> BERTH_INLINE static Floats load(const float* from, int left) { return read_some<WHOLE, Floats>(from, left); }
-    template <bool WHOLE> BERTH_INLINE static Floats load(const bf16* from, int left) { return widen(read_some<WHOLE, Halves>(from, left)); }
-
-    /// `COUNT` vectors of the values of a key, from their element `at` on.
-    template <bool WHOLE, int COUNT, class KV>
-    BERTH_INLINE static void values(const KV* const* rows, int at, int dim, Floats* to) {
-        for (int v = 0; v < COUNT; v++) to[v] = load<WHOLE>(rows[0] + at + v * LANES, dim - at - v * LANES);
-    }
-};
-
-#if defined(BERTH_PAIRS)
-/// Products of bfloat16, two neighbours at a time, summed in float32. A word holds the two.
-struct Pairs {
-    using Weight = bf16;
-    static constexpr int KEYS = 2;
-    typedef uint16_t Wide __attribute__((vector_size(4 * LANES)));
-    static int words(int n) { return (n + 1) / 2; }
-    static Floats add(Floats sum, Floats a, Floats b) {
-        return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
-    }
-    static void put(Weight* to, Floats v) { write(to, _mm512_cvtneps_pbh((__m512)v)); }
-    template <bool WHOLE> BERTH_INLINE static Floats load(const bf16* from, int left) {
-        return reinterpret_cast<Floats>(read_some<WHOLE, Wide>(from, left));
-    }
-
-    /// Values of two keys, element by element side by side.
-    template <bool WHOLE, int COUNT>
-    BERTH_INLINE static void values(const bf16* const* rows, int at, int dim, Floats* to) {
-        const __m512i low = zip(0), high = zip(LANES);
-        for (int v = 0; v < COUNT; v += 2, at += 2 * LANES) {
-            auto a = (__m512i)read_some<WHOLE, Wide>(rows[0] + at, dim - at);
-            auto b = (__m512i)read_some<WHOLE, Wide>(rows[1] + at, dim - at);
-            to[v] = (Floats)_mm512_permutex2var_epi16(a, low, b);
-            if (v + 1 < COUNT) to[v + 1] = (Floats)_mm512_permutex2var_epi16(a, high, b);
-        }
-    }
-
-    /// The order of a[from], b[from], a[from + 1] …
-    static __m512i zip(int from) {
-        Ints pairs = counting() + from;
-        return (__m512i)(pairs | ((pairs + 2 * LANES) << 16));
-    }
-};
-#endif
 
 /// A row's maximum and sum, and its weighted values so far.
 struct State {
@@ -561,7 +501,9 @@ void merge(const Call& call, const Tile& tile, int head_low, int head_high, floa
 
 size_t scratch_bytes(const Call& call, int queries, int heads) { return Scratch(call, queries, heads, nullptr).bytes; }
 
+void linear(const Linear&, int64_t low, int64_t high);
+
 extern const Path path;
-const Path path = {BERTH_NAME, scratch_bytes, state_floats, run, merge};
+const Path path = {BERTH_NAME, scratch_bytes, state_floats, run, merge, linear};
 
 }  // namespace BERTH_PATH

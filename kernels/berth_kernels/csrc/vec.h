@@ -11,8 +11,10 @@
 #include <cstring>
 #include <utility>
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512BF16__)
 #define BERTH_PAIRS 1
 #endif
 
@@ -125,6 +127,15 @@ template <int DISTANCE> BERTH_INLINE void exchange_all(Floats* rows) {
     for (int row = 0; row < LANES; row++)
         if (!(row & DISTANCE))
             exchange<DISTANCE>(rows[row], rows[row + DISTANCE], std::make_integer_sequence<int, LANES>{});
+}
+
+/// Add up lanes DISTANCE apart: those of `rows[i]` where a lane's number lacks that bit, those of its partner where not.
+template <int DISTANCE> BERTH_INLINE void add_pairs(Floats* rows) {
+#pragma GCC unroll 8
+    for (int row = 0; row < DISTANCE; row++) {
+        exchange<DISTANCE>(rows[row], rows[row + DISTANCE], std::make_integer_sequence<int, LANES>{});
+        rows[row] += rows[row + DISTANCE];
+    }
 }
 
 /// Transpose LANES rows of LANES words in place.

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 import yaml
 from redis import asyncio as aioredis
 
+from berth_kernels.build import library
+from berth_kernels.interface import KernelError
 from clusterkit.accounts import service_account
 from clusterkit.api import Object
 from clusterkit.cluster import Cluster
@@ -40,7 +42,11 @@ GATEWAY_ARGS = ["--lease-s", "1.5", "--stall-s", "2", "--suspect-s", "3", "--cap
 
 def worker_image() -> Image:
     """Return what runs for a worker's image: the worker of this checkout, or of whatever is installed."""
-    env = {"OMP_NUM_THREADS": "1"}
+    # An image has its kernels built in. A container's home is its own: each would build them anew.
+    with suppress(KernelError):
+        library()
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    env = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache}
     if places := os.environ.get("PYTHONPATH"):
         # Containers have a folder of their own: what is relative to ours must not be.
         env["PYTHONPATH"] = os.pathsep.join(str(Path(place).absolute()) for place in places.split(os.pathsep))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from berth_kernels.interface import KernelError
+from berth_kernels.native import paths
 from berth_worker.engine.batch import SequenceStep
 from berth_worker.engine.runner import TorchRunner
 from modelkit import checkpoints, drive, oracle
@@ -34,6 +36,17 @@ def load(tiny_checkpoint, family):
     return get
 
 
+@pytest.fixture
+def _own_products():
+    """What the native backend promises, it promises where it multiplies by itself."""
+    try:
+        best = paths()[0]
+    except KernelError as error:
+        pytest.skip(str(error))
+    if best == "generic":
+        pytest.skip("without an instruction set of ours, products are torch's")
+
+
 def prompts_of(seed: int, count: int) -> list[list[int]]:
     rng = random.Random(seed)
     lengths = [1, LONGEST, *(rng.randint(2, LONGEST) for _ in range(count - 2))]
@@ -57,6 +70,20 @@ def test_long_and_short_sequences_decode_together(model, load):
     prompts = [[rng.randrange(256) for _ in range(length)] for length in (900, 3, 40)]
     for each in drive.generate(runner, prompts, 8, chunk=600, together=3, scatter=1):
         assert oracle.judge_greedy(model, each.prompt, each.output, each.logprobs).faults == []
+
+
+@pytest.mark.usefixtures("_own_products")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", checkpoints.ARCHITECTURES, indirect=True)
+def test_native_kernels_give_a_token_and_its_logprob_the_same_bits_in_any_company(tiny_checkpoint, family, dtype):
+    runner = TorchRunner.load(
+        tiny_checkpoint(family), page_size=16, num_pages=128, dtype=dtype, attention="native", threads=1
+    )
+    prompts = prompts_of(11, 8)
+    alone = drive.generate(runner, prompts, 12)
+    for chunk, together in ((9, 5), (1, 2), (40, 8)):
+        for one, among in zip(alone, drive.generate(runner, prompts, 12, chunk=chunk, together=together), strict=True):
+            assert (among.output, among.logprobs) == (one.output, one.logprobs)
 
 
 @pytest.mark.parametrize("family", checkpoints.ARCHITECTURES, indirect=True)

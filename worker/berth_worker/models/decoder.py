@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
 from berth_kernels.interface import AttentionShape
 from berth_worker.models.rope import rope_table
@@ -67,12 +67,12 @@ class Decoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the float32 logits (R, vocab) of the rows `hidden` (R, hidden) of `forward`'s result."""
         normed = self._kernels.rms_norm(hidden, self._weights.norm, self.config.norm_eps)
-        return linear(normed, self._weights.head).float()
+        return self._kernels.linear(normed, self._weights.head).float()
 
     def _attention(self, normed: Tensor, weights: LayerWeights, kv: KVLayer, window: int | None, step: _Step) -> Tensor:
         config, kernels = self.config, self._kernels
         heads, kv_heads = config.heads, config.kv_heads
-        qkv = linear(normed, weights.qkv, weights.qkv_bias).view(normed.shape[0], heads + 2 * kv_heads, config.head_dim)
+        qkv = kernels.linear(normed, weights.qkv, weights.qkv_bias).view(len(normed), -1, config.head_dim)
         query_key, value = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
         if weights.query_norm is not None and weights.key_norm is not None:
             query = kernels.rms_norm(qkv[:, :heads], weights.query_norm, config.norm_eps)
@@ -81,8 +81,9 @@ class Decoder:
         rotated = kernels.rotate(query_key, step.cos, step.sin)
         step.plan.append(kv, rotated[:, heads:], value)
         out = step.plan.attend(kv, rotated[:, :heads], scale=self._scale, window=window)
-        return linear(out.flatten(1), weights.out, weights.out_bias)
+        return kernels.linear(out.flatten(1), weights.out, weights.out_bias)
 
     def _mlp(self, normed: Tensor, weights: LayerWeights) -> Tensor:
-        inner = self._kernels.silu_mul(linear(normed, weights.gate_up, weights.gate_up_bias))
-        return linear(inner, weights.down, weights.down_bias)
+        kernels = self._kernels
+        inner = kernels.silu_mul(kernels.linear(normed, weights.gate_up, weights.gate_up_bias))
+        return kernels.linear(inner, weights.down, weights.down_bias)

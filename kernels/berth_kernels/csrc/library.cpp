@@ -1,4 +1,5 @@
-// The library's C interface: a context with its threads and buffers, appending to the pool, and attention over it.
+// The library's C interface: a context with its threads and buffers, appending to the pool, attention over it, and linear
+// layers.
 //
 // Threads are those of the OpenMP runtime that torch has in this process already: a second pool would fight the first
 // one's for the cores. The runtime's entry point is handed in, so that any compiler will do and nothing is linked.
@@ -27,6 +28,8 @@ using Parallel = void (*)(void (*act)(void*), void* data, unsigned threads, unsi
 constexpr int TILE_ROWS = 120;    // rows of a tile that share a block's layout; a multiple of the product's rows
 constexpr int SPLIT_ROWS = 32;    // up to so many rows the chunks of a tile are tasks of their own
 constexpr int TASKS_A_THREAD = 4;  // so that threads end at about the same time
+constexpr int64_t COLUMN_STEP = 8;  // columns that a linear layer computes together
+constexpr int64_t BLOCK_COLUMNS = 64, BLOCK_BYTES = 1 << 18;  // of weights that stay near while all rows pass by
 constexpr int64_t SERIAL_BYTES = 1 << 15;  // less is copied sooner than threads are woken
 
 /// The instruction sets compiled in and present, best first.
@@ -89,6 +92,18 @@ class Context {
         constexpr int64_t STEP = 64;
         each_thread(total * bytes > SERIAL_BYTES ? over(total, STEP) : 1, [&] {
             for (int64_t low; (low = next.fetch_add(STEP)) < total;) append(batch, low, low + STEP, pools, rows, strides, bytes);
+        });
+    }
+
+    void linear(const Linear& call) {
+        int64_t row = call.depth * (call.half ? 2 : 4), fair = over(call.columns, TASKS_A_THREAD * threads_);
+        int64_t block = over(std::clamp(std::min(BLOCK_BYTES / row, fair), int64_t{1}, BLOCK_COLUMNS), COLUMN_STEP) * COLUMN_STEP;
+        bool small = call.rows * call.columns * row < SERIAL_BYTES;
+        if (small) return path_.linear(call, 0, call.columns);
+        std::atomic<int64_t> next{0};
+        each_thread(over(call.columns, block), [&] {
+            for (int64_t low; (low = next.fetch_add(block)) < call.columns;)
+                path_.linear(call, low, std::min(low + block, call.columns));
         });
     }
 
@@ -226,6 +241,8 @@ BERTH_API void berth_append(void* context, const Batch* batch, void* key_pool, v
     const int64_t strides[] = {key_stride, value_stride};
     static_cast<Context*>(context)->append(*batch, pools, rows, strides, bytes);
 }
+
+BERTH_API void berth_linear(void* context, const Linear* call) { static_cast<Context*>(context)->linear(*call); }
 
 /// Return 0, or 1 when there is no memory.
 BERTH_API int berth_attend(void* context, const Call* call) {
