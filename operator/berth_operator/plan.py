@@ -72,7 +72,8 @@ def _plan_fleet(fleet: Fleet, seen: Seen, policy: Policy) -> Iterator[Action]:
         if instance.place in outdated:
             yield from _remove(instance, known, seen.now, drain_s, give_back=False)
         elif instance.place in surplus:
-            yield from _remove(instance, known, seen.now, drain_s, give_back=True)
+            # Where nobody is to serve, turns that keep coming would bring the last one back for ever.
+            yield from _remove(instance, known, seen.now, drain_s, give_back=fleet.replicas > 0)
         else:
             yield from _keep(instance, known)
 

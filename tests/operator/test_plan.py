@@ -218,6 +218,14 @@ class TestRemoval:
         marked = [waiting[0], replace(waiting[1], cordoned=True, cordoned_since=NOW)]
         assert decide(1, instances, marked) == [Uncordon(place(1), word(1))]
 
+    def test_but_not_where_nobody_is_to_serve(self) -> None:
+        """Turns that keep coming would be waiting each time, and the deadline would begin anew each time."""
+        waiting = replace(registered(0), waiting=2)
+        assert decide(0, [serving(0)], [waiting]) == [Cordon(place(0), word(0))]
+        marked = replace(waiting, cordoned=True, cordoned_since=NOW)
+        assert decide(0, [serving(0)], [marked]) == [Stop(place(0))]
+        assert decide(0, [serving(0)], [replace(marked, running=1)]) == []
+
 
 class TestFailStatic:
     def test_the_dead_are_replaced(self) -> None:
