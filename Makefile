@@ -13,7 +13,7 @@ MINUTES ?= 60
 EXAMPLES ?= 10000
 RUNS ?= 20
 
-.PHONY: help demo test test-cluster lint crds bench bench-operator soak soak-worker soak-programs soak-matrix lock clean
+.PHONY: help demo test test-cluster lint crds bench bench-gpu bench-operator soak soak-worker soak-programs soak-matrix lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ crds: $(READY) ## write crds/*.yaml anew from api/berth_api/crd
 
 bench: $(READY) ## what things cost, side by side in one run; writes build/bench
 	@$(BIN)/python tests/bench/run.py
+
+bench-gpu: $(READY) ## the GPU backend against the others and the memory's speed; without a GPU, what needs none
+	@$(BIN)/python tests/bench/gpu.py
 
 bench-operator: $(READY) ## a thousand sessions on a real control plane: times, writes, the operator's CPU and memory
 	@$(BIN)/python tests/bench/operator_costs.py
