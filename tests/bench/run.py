@@ -23,6 +23,7 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "fleet")]
 
 import attention  # noqa: E402 - importable only from here on
+import decode_step  # noqa: E402
 import failover  # noqa: E402
 import flatness  # noqa: E402
 import history  # noqa: E402
@@ -50,6 +51,7 @@ PARTS: dict[str, tuple[str, Measure, Callable[[dict[str, Any]], str]]] = {
     "flatness": ("a turn's time over a long conversation", lambda _: flatness.measure(), flatness.show),
     "pressure": ("many more sessions than the KV pool holds", lambda _: pressure.measure(), pressure.show),
     "attention": ("attention against the memory's speed and torch", lambda _: attention.measure(), attention.show),
+    "decode": ("a decode step against reading its weights", lambda _: decode_step.measure(), decode_step.show),
     "scheduling": ("what the scheduler costs a step", lambda _: scheduling.measure(), scheduling.show),
     "failover": ("how long a client waits when its worker dies", measure_failover, failover.show),
     "recall": ("what berth-tiny remembers", measure_recall, recall.show),

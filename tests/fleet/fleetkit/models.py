@@ -17,19 +17,29 @@ VOCAB = 264
 
 
 def write_random_llama(
-    folder: Path, *, layers: int = 3, hidden: int = 64, heads: int = 4, kv_heads: int = 2, seed: int = 0
+    folder: Path,
+    *,
+    layers: int = 3,
+    hidden: int = 64,
+    heads: int = 4,
+    kv_heads: int = 2,
+    inner: int | None = None,
+    vocab: int = VOCAB,
+    seed: int = 0,
 ) -> Path:
-    """Write a Hugging Face checkpoint (config, safetensors, tokenizer, chat template) in float32; returns `folder`."""
+    """Write a Hugging Face checkpoint (config, safetensors, tokenizer, chat template) in float32; returns `folder`.
+
+    `inner` None: twice `hidden`. Ids beyond the tokenizer's have no text.
+    """
     from berth_worker.builtin.tokenizer import BOS, END, PAD, save_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    intermediate = 2 * hidden
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": VOCAB,
+        "vocab_size": vocab,
         "hidden_size": hidden,
-        "intermediate_size": intermediate,
+        "intermediate_size": inner or 2 * hidden,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
@@ -64,12 +74,12 @@ def _weights(config: dict[str, object], rng: np.random.Generator) -> dict[str, n
         return drawn
 
     hidden, inner = dim("hidden_size"), dim("intermediate_size")
-    kv = dim("num_key_value_heads") * dim("head_dim")
+    kv, vocab = dim("num_key_value_heads") * dim("head_dim"), dim("vocab_size")
     ones = np.ones(hidden, dtype=np.float32)
     weights = {
-        "model.embed_tokens.weight": rng.standard_normal((VOCAB, hidden)).astype(np.float32),
+        "model.embed_tokens.weight": rng.standard_normal((vocab, hidden)).astype(np.float32),
         "model.norm.weight": ones,
-        "lm_head.weight": normal(VOCAB, hidden, 4.0),
+        "lm_head.weight": normal(vocab, hidden, 4.0),
     }
     for layer in range(dim("num_hidden_layers")):
         prefix = f"model.layers.{layer}"

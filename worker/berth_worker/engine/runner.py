@@ -21,6 +21,7 @@ from berth_worker.models.config import load_config
 from berth_worker.models.decoder import Decoder
 from berth_worker.models.errors import ModelError
 from berth_worker.models.loader import load_weights
+from berth_worker.models.memory import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,8 +68,8 @@ class TorchRunner:
         positions = min(config.max_positions, num_pages * page_size)
         self._decoder = Decoder(config, weights, kernels, positions)
         shape = (num_pages, page_size, config.kv_heads, config.head_dim)
-        dtype = weights.embedding.dtype
-        self._pool = [KVLayer(torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)) for _ in config.windows]
+        memory = Memory(weights.embedding.dtype)
+        self._pool = [KVLayer(memory.new(*shape), memory.new(*shape)) for _ in config.windows]
         self._sampler = Sampler(config.vocab_size, kernels)
 
     @classmethod

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from berth_worker.models.memory import Memory
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -46,11 +48,8 @@ class Weights:
 
 
 def allocate(config: ModelConfig, dtype: torch.dtype) -> Weights:
-    """Return a model of uninitialised tensors."""
-
-    def new(*shape: int) -> Tensor:
-        return torch.empty(shape, dtype=dtype)
-
+    """Return a model of zeros."""
+    new = Memory(dtype).new
     hidden, inner, dim = config.hidden_size, config.inner_size, config.head_dim
     query, both = config.heads * dim, (config.heads + 2 * config.kv_heads) * dim
     layers = [
