@@ -1,4 +1,4 @@
-"""docs/benchmarks.md has two parts, measured apart: each may be written anew without the other."""
+"""docs/benchmarks.md has three parts, measured apart: each may be written anew without the others."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from pathlib import Path
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 OPERATOR = "\n## The operator\n"
 
+PEERS = "\n## Beside other engines\n"
 
-def write(*, single: str | None = None, operator: str | None = None) -> None:
-    """Replace what is given; `operator` comes after the heading of that name."""
-    before, _, after = PAGE.read_text().partition(OPERATOR)
-    PAGE.write_text(f"{before if single is None else single}{OPERATOR}{after if operator is None else operator}")
+
+def write(*, single: str | None = None, operator: str | None = None, peers: str | None = None) -> None:
+    """Replace what is given; `operator` and `peers` come after the headings of those names."""
+    before, _, rest = PAGE.read_text().partition(OPERATOR)
+    middle, _, after = rest.partition(PEERS)
+    parts = [old if new is None else new for old, new in ((before, single), (middle, operator), (after, peers))]
+    PAGE.write_text(f"{parts[0]}{OPERATOR}{parts[1]}{PEERS}{parts[2]}")
