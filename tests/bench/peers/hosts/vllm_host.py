@@ -42,7 +42,9 @@ class Vllm:
                 max_num_seqs=setup.sessions,
                 max_num_batched_tokens=setup.chunk,
                 enable_chunked_prefill=True,
+                # The pool's size is told by the blocks; the bytes only keep it from wanting most of the memory.
                 num_gpu_blocks_override=setup.kv_tokens // PAGE,
+                kv_cache_memory_bytes=1 << 30,
                 disable_log_stats=True,
             )
         )
