@@ -20,7 +20,8 @@ os.environ |= {
 from conversations import Turn
 from host import Setup, main
 
-PAGE = 16
+PAGE = 32
+"""The least that its attention on a CPU takes. Whole pages are reused."""
 
 
 class Vllm:
