@@ -6,7 +6,6 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 OPERATOR = "\n## The operator\n"
-
 PEERS = "\n## Beside other engines\n"
 
 

@@ -42,6 +42,8 @@ class LlamaCpp:
     def __init__(self, setup: Setup) -> None:
         lib.llama_backend_init()
         self._model = lib.llama_model_load_from_file(str(setup.model / GGUF).encode(), lib.llama_model_default_params())
+        if not self._model:
+            raise RuntimeError(f"llama.cpp cannot load {setup.model / GGUF}")
         self._vocabulary = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
         terms = lib.llama_context_default_params()
         terms.n_ctx, terms.n_seq_max, terms.kv_unified = setup.kv_tokens, setup.sessions, True
