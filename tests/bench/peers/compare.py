@@ -27,7 +27,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT / "tests" / "fleet")]
+sys.path[:0] = [str(HERE), str(HERE / "hosts"), str(HERE.parent), str(ROOT / "tests" / "fleet")]
 
 import checkpoint  # noqa: E402 - importable only from here on
 import engines  # noqa: E402
@@ -35,6 +35,7 @@ import machine  # noqa: E402
 import report  # noqa: E402
 from conversations import Plan  # noqa: E402
 from environments import PEERS, cache  # noqa: E402
+from host import Setup  # noqa: E402
 
 Act = Callable[[engines.Engine, Plan], Awaitable[dict[str, Any]]]
 SHAPE = checkpoint.Shape()
@@ -119,7 +120,7 @@ class Comparison:
     """A run under way: who is in it, and who no longer is."""
 
     plan: Plan
-    setup: engines.Setup
+    setup: Setup
     names: list[str]
     folder: Path
     left_out: dict[str, str] = field(default_factory=dict)
@@ -176,7 +177,7 @@ class Comparison:
 def main() -> int:
     options = arguments()
     began = time.monotonic()
-    setup = engines.Setup(prepare())
+    setup = Setup(prepare(), threads=2, kv_tokens=16384, context=SHAPE.positions, sessions=9, chunk=512)
     with tempfile.TemporaryDirectory(prefix="berth-peers-") as folder:
         comparison = Comparison(QUICK if options.quick else FULL, setup, options.engines, Path(folder))
         results = asyncio.run(comparison.run(options.rounds))

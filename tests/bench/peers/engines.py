@@ -22,6 +22,7 @@ import msgspec
 from conversations import Turn
 from environments import PEERS, Peer
 from figures import Heard
+from host import Setup
 
 from fleetkit.client import Client, greedy
 from fleetkit.procs import Process, children, port_of
@@ -30,18 +31,6 @@ from fleetkit.rig import Rig, Worker
 
 HERE = Path(__file__).resolve().parent
 PAGE = 16
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every engine gets alike. `kv_tokens`: positions of KV, of all sessions; `chunk`: prompt tokens a step."""
-
-    model: Path
-    threads: int = 2
-    kv_tokens: int = 16384
-    context: int = 8192
-    sessions: int = 9
-    chunk: int = 512
 
 
 class Engine(Protocol):
