@@ -13,7 +13,7 @@ MINUTES ?= 60
 EXAMPLES ?= 10000
 RUNS ?= 20
 
-.PHONY: help demo test test-cluster lint crds bench bench-gpu bench-operator soak soak-worker soak-programs soak-matrix lock clean
+.PHONY: help demo test test-cluster lint crds bench bench-gpu bench-operator bench-peers soak soak-worker soak-programs soak-matrix lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,11 @@ bench-gpu: $(READY) ## the GPU backend against the others and the memory's speed
 
 bench-operator: $(READY) ## a thousand sessions on a real control plane: times, writes, the operator's CPU and memory
 	@$(BIN)/python tests/bench/operator_costs.py
+
+# An engine that cannot be built is left out, and named.
+bench-peers: $(READY) ## beside transformers, llama.cpp and vLLM on this CPU: builds them first (minutes, 6 GB)
+	-@$(BIN)/python tests/bench/peers/environments.py
+	@$(BIN)/python tests/bench/peers/compare.py
 
 soak: $(READY) ## ten minutes of traffic under kills and restarts, then the checker
 	@$(BIN)/python tests/soak/soak.py --minutes 10
