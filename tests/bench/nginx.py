@@ -72,12 +72,9 @@ async def before(upstream: int, folder: Path) -> AsyncIterator[tuple[int, str] |
     if program is None:
         yield None
         return
-    folder.mkdir()
     port = _free_port()
-    (folder / "nginx.conf").write_text(_CONFIG.format(folder=folder, port=port, upstream=upstream))
-    process = await Process.start(
-        "nginx", [program, "-p", str(folder), "-c", str(folder / "nginx.conf")], folder / "nginx.log"
-    )
+    config = _configured(folder, port, upstream)
+    process = await Process.start("nginx", [program, "-p", str(folder), "-c", str(config)], folder / "nginx.log")
     try:
         await _listening(process, port)
         yield process.pid, f"http://127.0.0.1:{port}"
@@ -96,6 +93,13 @@ async def _listening(process: Process, port: int) -> None:
             await writer.wait_closed()
             return
     raise RuntimeError(f"nginx ended:\n{process.tail()}")
+
+
+def _configured(folder: Path, port: int, upstream: int) -> Path:
+    folder.mkdir()
+    config = folder / "nginx.conf"
+    config.write_text(_CONFIG.format(folder=folder, port=port, upstream=upstream))
+    return config
 
 
 def _free_port() -> int:

@@ -1,37 +1,36 @@
-"""What the gateway adds to the first and to a later token: a paced worker asked directly and through it, in turns.
+"""What the gateway adds to the first and to a later token, beside what nginx adds as a plain reverse proxy.
 
 The worker (`paced_worker.py`) generates nothing and stamps each token, so what is left is the way: ledger, proxying,
-events. Direct and proxied turns alternate, so that both see the same machine in the same second.
+events. Turns by all ways alternate, so that each sees the same machine in the same second, and one client reads them
+all: what it costs itself is in every figure and falls out of the differences.
+
+    python tests/bench/overhead.py      by itself; part of tests/bench/run.py
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
+import re
 import sys
-import tempfile
 import time
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 
-from berth_api import wire
-from fleetkit.client import Client, greedy
-from fleetkit.models import write_random_llama
-from fleetkit.procs import Process, port_of
-from fleetkit.proxy import Proxy
-from fleetkit.rig import Rig, Worker
-from fleetkit.table import percentile, table
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "fleet")]
 
-HERE = Path(__file__).resolve().parent
+import saturation  # noqa: E402 - importable only from here on
+from ways import Post, ways  # noqa: E402
+
+from fleetkit.table import percentile, table  # noqa: E402
+
 TURNS = 300
 WARM_UP = 30
 TOKENS = 24
-INPUT = [1] * 16
+INTERVAL_MS = 2.0
+_STAMP = re.compile(rb'"text":"([0-9.]+) "')
 
 
 @dataclass
@@ -41,101 +40,71 @@ class Side:
     first_ms: list[float] = field(default_factory=list)
     later_us: list[float] = field(default_factory=list)
 
-    def add(self, began: float, seen: list[tuple[float, str]]) -> None:
-        """`seen`: each event's arrival and text, which holds the stamps of its tokens."""
-        self.first_ms.append(1e3 * (seen[0][0] - began))
-        self.later_us += [1e6 * (at - float(stamp)) for at, text in seen[1:] for stamp in text.split()]
+    def figures(self) -> dict[str, float]:
+        return {
+            "first_p50_ms": percentile(self.first_ms, 0.5),
+            "first_p99_ms": percentile(self.first_ms, 0.99),
+            "later_p50_us": percentile(self.later_us, 0.5),
+            "later_p99_us": percentile(self.later_us, 0.99),
+        }
 
 
 async def measure() -> dict[str, Any]:
-    """Return p50 and p99 of both ways."""
-    with tempfile.TemporaryDirectory(prefix="berth-overhead-") as name:
-        folder = Path(name)
-        model = write_random_llama(folder / "model")
-        rig = Rig(folder / "rig", str(model))
-        command = [sys.executable, str(HERE / "paced_worker.py"), "--model", str(model)]
-        process = await Process.start("paced", command, folder / "paced.log")
-        try:
-            ready = await process.ready()
-            await rig.start_redis()
-            await rig.add_gateways(1)
-            # No proxy on these wires: it would be measured too.
-            worker = Worker(process, ready["id"], ready["url"], Proxy(port_of(ready["url"])))
-            await rig.register(worker)
-            direct, proxied = await _alternate(ready, rig.gateways[0].url)
-        finally:
-            await process.stop()
-            await rig.close()
-    return {"direct": _figures(direct), "gateway": _figures(proxied), "turns": TURNS, "tokens": TOKENS}
-
-
-async def _alternate(ready: dict[str, Any], gateway: str) -> tuple[Side, Side]:
-    direct, proxied = Side(), Side()
-    async with aiohttp.ClientSession() as http:
-        client = Client(http, gateway)
-        name = (await client.open())["name"]
+    """Return p50 and p99 of all ways, and what their middle bears."""
+    async with ways(INTERVAL_MS) as found, aiohttp.ClientSession() as http:
+        sides = {way.name: Side() for way in found}
+        makers = {way.name: await way.session() for way in found}
         for number in range(TURNS + WARM_UP):
-            sides = (Side(), Side()) if number < WARM_UP else (direct, proxied)
-            await _direct(http, ready, sides[0])
-            await _proxied(client, name, sides[1])
+            for name, make in makers.items():
+                await _turn(http, make(TOKENS), Side() if number < WARM_UP else sides[name])
             if number % 100 == WARM_UP:
                 print(f"  {number - WARM_UP} of {TURNS} turns", flush=True)
-    return direct, proxied
+    latency = {name: side.figures() for name, side in sides.items()}
+    return {"latency": latency, "turns": TURNS, "tokens": TOKENS, "saturation": await saturation.measure()}
 
 
-async def _direct(http: aiohttp.ClientSession, ready: dict[str, Any], side: Side) -> None:
-    order = wire.TurnRequest(
-        session="default/direct",
-        uid=str(uuid.uuid4()),
-        turn=str(uuid.uuid4()),
-        epoch=1,
-        attempt=1,
-        parent="",
-        input_ids=struct.pack(f"<{len(INPUT)}i", *INPUT),
-        seed=0,
-        sampling=wire.Sampling(max_new_tokens=TOKENS, temperature=0, ignore_eos=True),
-        fingerprint="paced",
-    )
-    headers = {"Content-Type": wire.TURN_CONTENT_TYPE, wire.WORKER_HEADER: ready["id"], wire.VERSION_HEADER: "1"}
-    seen: list[tuple[float, str]] = []
+async def _turn(http: aiohttp.ClientSession, post: Post, side: Side) -> None:
+    first = True
     began = time.monotonic()
-    async with http.post(f"{ready['url']}/generate", data=msgspec.msgpack.encode(order), headers=headers) as answer:
+    async with http.post(post.url, data=post.body, headers=post.headers) as answer:
+        if answer.status != 200:
+            raise RuntimeError(f"{post.url}: {answer.status} {await answer.text()}")
         rest = b""
         async for data in answer.content.iter_any():
             at = time.monotonic()
-            *blocks, rest = (rest + data).split(b"\n\n")
-            events = (msgspec.json.decode(block[6:]) for block in blocks)
-            seen += [(at, event["text"]) for event in events if event["event"] == "tokens"]
-    side.add(began, seen)
-
-
-async def _proxied(client: Client, name: str, side: Side) -> None:
-    began = time.monotonic()
-    told = await client.turn(name, greedy(INPUT, TOKENS))
-    side.add(began, [(event.at, event.data["text"]) for event in told.named("token")])
-
-
-def _figures(side: Side) -> dict[str, float]:
-    return {
-        "first_p50_ms": percentile(side.first_ms, 0.5),
-        "first_p99_ms": percentile(side.first_ms, 0.99),
-        "later_p50_us": percentile(side.later_us, 0.5),
-        "later_p99_us": percentile(side.later_us, 0.99),
-    }
+            *events, rest = (rest + data).split(b"\n\n")
+            for event in events:
+                if post.token not in event:
+                    continue
+                if first:
+                    side.first_ms.append(1e3 * (at - began))
+                    first = False
+                elif stamp := _STAMP.search(event):
+                    side.later_us.append(1e6 * (at - float(stamp[1])))
 
 
 def show(found: dict[str, Any]) -> str:
-    direct, gateway = found["direct"], found["gateway"]
+    latency = found["latency"]
+    direct = latency["direct"]
+    between = [name for name in latency if name != "direct"]
     names = {
-        "first token, ms": ("first_p50_ms", "first_p99_ms"),
-        "a later token under way, µs": ("later_p50_us", "later_p99_us"),
+        "first token p50, ms": "first_p50_ms",
+        "… p99, ms": "first_p99_ms",
+        "a later token under way p50, µs": "later_p50_us",
+        "… p99, µs ": "later_p99_us",
     }
+    header = ["", "direct", *(text for name in between for text in (name, f"{name} adds"))]
     rows = [
-        (name, direct[p50], gateway[p50], gateway[p50] - direct[p50], gateway[p99] - direct[p99])
-        for name, (p50, p99) in names.items()
+        [
+            text,
+            direct[key],
+            *(value for way in between for value in (latency[way][key], latency[way][key] - direct[key])),
+        ]
+        for text, key in names.items()
     ]
-    title = f"What the gateway adds ({found['turns']} turns each way, alternating; a token every 2 ms)"
-    return table(title, ("", "direct p50", "gateway p50", "added p50", "added p99"), rows)
+    title = f"What the gateway adds ({found['turns']} turns each way, alternating; a token every {INTERVAL_MS:g} ms)"
+    absent = "" if "nginx" in latency else "\n\nWithout nginx beside it: there is none on PATH, and none to be fetched."
+    return f"{table(title, header, rows)}{absent}\n{saturation.show(found['saturation'])}"
 
 
 if __name__ == "__main__":
