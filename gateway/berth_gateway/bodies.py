@@ -28,6 +28,8 @@ async def read_bytes(request: web.Request, *, limit: int, timeout_s: float) -> b
     if request.content_length is not None and request.content_length > limit:
         raise _too_long(limit)
     try:
+        if request.content.is_eof():  # it came with the head, as most do: there is nothing to wait for
+            return await request.read()
         async with asyncio.timeout(timeout_s):
             return await request.read()
     except TimeoutError:

@@ -36,6 +36,7 @@ class Lease:
         self._loop = asyncio.get_running_loop()
         self._renewal: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._expires_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._over = False
 
@@ -43,8 +44,8 @@ class Lease:
         """Count a lease of `lease_s` from `asked_at` (the loop's time before the call was sent)."""
         self._disarm()
         if not self._over:
+            self._expires_at = asked_at + lease_s * (1 - self._margin)
             self._renewal = self._loop.call_at(asked_at + lease_s / 3, self._begin)
-            self._expiry = self._loop.call_at(asked_at + lease_s * (1 - self._margin), self._expire)
 
     def end(self) -> None:
         """No renewal and no expiry from now on."""
@@ -63,6 +64,11 @@ class Lease:
         self._on_lost("lease_expired")
 
     def _begin(self) -> None:
+        """Renew, and from now on mind the end: a turn that ends before this needs no timer for it."""
+        if self._loop.time() >= self._expires_at:  # this process stood still
+            self._expire()
+            return
+        self._expiry = self._loop.call_at(self._expires_at, self._expire)
         if self._task is None or self._task.done():
             self._task = self._loop.create_task(self._keep())
 

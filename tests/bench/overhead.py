@@ -103,8 +103,14 @@ def show(found: dict[str, Any]) -> str:
         for text, key in names.items()
     ]
     title = f"What the gateway adds ({found['turns']} turns each way, alternating; a token every {INTERVAL_MS:g} ms)"
-    absent = "" if "nginx" in latency else "\n\nWithout nginx beside it: there is none on PATH, and none to be fetched."
-    return f"{table(title, header, rows)}{absent}\n{saturation.show(found['saturation'])}"
+    absent = "" if "nginx" in latency else " There is no nginx here to compare with: none on PATH, none to be fetched."
+    return f"{table(title, header, rows)}\n\n{_MEANING}{absent}\n{saturation.show(found['saturation'])}"
+
+
+_MEANING = """One worker that generates nothing stamps each token as it writes it. The same client asks it directly, through nginx
+(a plain reverse proxy, `proxy_buffering off`, one process) and through a gateway whose Redis keeps an AOF (everysec).
+nginx forwards bytes; the gateway takes the right to the turn from the ledger before it asks the worker, which is in
+its first token, and checks, counts and names every token, which is in the later ones."""
 
 
 if __name__ == "__main__":

@@ -122,7 +122,9 @@ def show(found: dict[str, Any]) -> str:
     ]
     most = [f"{name} {int(1e6 / steps[-1]['cpu_us'])}" for name, steps in found["steps"].items()]
     told = f"Chunks a second that one core would carry, by the last row of each: {', '.join(most)}."
-    return f"{table('More and more streams through one process', header, rows)}\n\n{told}"
+    return f"{table('More and more streams through one process', header, rows)}\n\n{_MEANING} {told}"
 
 
+_MEANING = f"""Every stream has a token each {INTERVAL_MS:g} ms, until less than {_BEHIND:.0%} comes through. What arrives together is
+read together, so a chunk costs less the busier a process is."""
 _COLUMNS = ("core", "cpu_us", "late_p50_ms", "late_p99_ms")

@@ -5,7 +5,12 @@ from __future__ import annotations
 import page
 import pytest
 
-WHOLE = "# Benchmarks\n\nold\n\n## The operator\n\nits old\n\n## Beside other engines\n\ntheir old\n\n## What no GPU has seen\n\nby hand\n"
+WHOLE = (
+    "# Benchmarks\n\nold\n"
+    "\n## The operator\n\nits old\n"
+    "\n## Beside other engines\n\ntheir old\n"
+    "\n## What no GPU has seen\n\nby hand\n"
+)
 
 
 @pytest.fixture
