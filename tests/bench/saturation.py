@@ -125,6 +125,7 @@ def show(found: dict[str, Any]) -> str:
     return f"{table('More and more streams through one process', header, rows)}\n\n{_MEANING} {told}"
 
 
-_MEANING = f"""Every stream has a token each {INTERVAL_MS:g} ms, until less than {_BEHIND:.0%} comes through. What arrives together is
-read together, so a chunk costs less the busier a process is."""
+_MEANING = f"""\
+Every stream has a token each {INTERVAL_MS:g} ms, until less than {_BEHIND:.0%} of them come through. What arrives together
+is read together, so a chunk costs less the busier a process is."""
 _COLUMNS = ("core", "cpu_us", "late_p50_ms", "late_p99_ms")
