@@ -15,7 +15,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def test_fifty_turns_at_once_one_runs(rig, client):
     other = client.at(rig.gateways[1].url)
     name = (await client.open())["name"]
-    bodies = [greedy([number, *words(number, 6)], 64) for number in range(50)]
+    # Long enough that the last of them asks while the first one's turn still runs.
+    bodies = [greedy([number, *words(number, 6)], 1000) for number in range(50)]
     replies = await asyncio.gather(*((client, other)[n % 2].say(name, body) for n, body in enumerate(bodies)))
     won = [number for number, reply in enumerate(replies) if reply.status == 200]
     assert len(won) == 1, [reply.status for reply in replies]

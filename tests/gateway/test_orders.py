@@ -73,8 +73,11 @@ async def test_a_client_that_waits_for_one_answer_goes_too(fleet, ask, eventuall
     fleet.first.step_s = 0.02
     await fleet.client.open()
     url = f"{fleet.client.served.url}/v1/sessions/default/a/turns"
-    with pytest.raises(TimeoutError):
-        await fleet.client.http.post(url, json=ask(new=100), timeout=aiohttp.ClientTimeout(total=0.3))
+    waiting = asyncio.ensure_future(fleet.client.http.post(url, json=ask(new=1000)))
+    await eventually(lambda: fleet.first.running, "the turn to run")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     await eventually(lambda: fleet.first.aborted, "the worker to be told")
 
 
