@@ -108,10 +108,10 @@ def show(found: dict[str, Any]) -> str:
 
 
 _MEANING = """\
-One worker that generates nothing stamps each token as it writes it. The same client asks it directly, through nginx (a
-plain reverse proxy, `proxy_buffering off`, one process) and through a gateway whose Redis keeps an AOF (everysec). nginx
-forwards bytes; the gateway takes the right to the turn from the ledger before it asks the worker, which is in its first
-token, and checks, counts and names every token, which is in the later ones."""
+One worker that generates nothing stamps each token as it writes it. The same client asks it directly, through nginx
+(a plain reverse proxy, `proxy_buffering off`, one process) and through a gateway whose Redis keeps an AOF (everysec).
+nginx forwards bytes; the gateway takes the right to the turn from the ledger before it asks the worker, which is in its
+first token, and checks, counts and names every token, which is in the later ones."""
 
 
 if __name__ == "__main__":

@@ -126,6 +126,6 @@ def show(found: dict[str, Any]) -> str:
 
 
 _MEANING = f"""\
-Every stream has a token each {INTERVAL_MS:g} ms, until less than {_BEHIND:.0%} of them come through. What arrives together
-is read together, so a chunk costs less the busier a process is."""
+Every stream has a token each {INTERVAL_MS:g} ms, until less than {_BEHIND:.0%} of them come through. What arrives
+together is read together, so a chunk costs less the busier a process is."""
 _COLUMNS = ("core", "cpu_us", "late_p50_ms", "late_p99_ms")
