@@ -63,8 +63,14 @@ class Exchange(asyncio.Protocol):
         self._reader = AnswerReader()
         self._call: _Call[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._sending = False
         self._writable = asyncio.Event()
         self._writable.set()
+
+    @property
+    def usable(self) -> bool:
+        """It is open, and nobody has closed it in this turn of the loop."""
+        return self._transport is not None and not self._transport.is_closing()
 
     async def post(
         self,
@@ -111,6 +117,7 @@ class Exchange(asyncio.Protocol):
         if len(body) <= _PIECE:
             transport.write(head + body)
             return
+        self._sending = True
         transport.write(head)
         view = memoryview(body)
         for at in range(0, len(body), _PIECE):
@@ -118,6 +125,7 @@ class Exchange(asyncio.Protocol):
             if call.end.done():  # it has its answer, or is gone
                 return
             transport.write(view[at : at + _PIECE])
+        self._sending = False
 
     def _wake(self) -> None:
         if self._timer is not None:
@@ -172,7 +180,7 @@ class Exchange(asyncio.Protocol):
         if refused:
             call.fail(Refused(self._reader.status, bytes(call.refusal)))
         call.fail(Lost("the stream ended before the turn did"))
-        if (call.good or refused) and self._reader.reusable:
+        if (call.good or refused) and self._reader.reusable and not self._sending:
             self._call = None
             self._timer = self._timer or self._loop.call_later(self._idle_s, self.close)
             self._on_idle(self)

@@ -86,10 +86,11 @@ class WorkerClient:
             read_bufsize=1 << 18,
         )
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._open: set[Exchange] = set()
         self._idle: dict[str, list[Exchange]] = {}
 
     async def aclose(self) -> None:
-        for exchange in [one for idle in self._idle.values() for one in idle]:
+        for exchange in list(self._open):
             exchange.close()
         await self._session.close()
 
@@ -111,8 +112,7 @@ class WorkerClient:
             f"{wire.WORKER_HEADER}: {worker}\r\nContent-Type: {wire.TURN_CONTENT_TYPE}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
-        idle = self._idle.get(url)
-        exchange = idle.pop() if idle else await self._connect(url)
+        exchange = self._unused(url) or await self._connect(url)
         try:
             return await exchange.post(head.encode("latin-1"), body, on_accepted, on_data)
         except Lost as error:
@@ -122,11 +122,20 @@ class WorkerClient:
         except Refused as refused:
             raise _refusal(refused.status, refused.body) from None
 
+    def _unused(self, url: str) -> Exchange | None:
+        idle = self._idle.get(url, [])
+        while idle:
+            exchange = idle.pop()
+            if exchange.usable:
+                return exchange
+        return None
+
     async def _connect(self, url: str) -> Exchange:
         def idle(exchange: Exchange) -> None:
             self._idle.setdefault(url, []).append(exchange)
 
         def closed(exchange: Exchange) -> None:
+            self._open.discard(exchange)
             kept = self._idle.get(url, [])
             if exchange in kept:
                 kept.remove(exchange)
@@ -147,6 +156,7 @@ class WorkerClient:
             raise WorkerGone("timeout", "no connection in time") from error
         except (OSError, ValueError) as error:
             raise WorkerGone("connection_refused", str(error)) from error
+        self._open.add(exchange)
         return exchange
 
     async def stop(self, worker: str, url: str, order: wire.StopRequest) -> bool:

@@ -164,6 +164,19 @@ async def test_a_large_body_arrives_whole(connect, peer):
     assert peer.bodies == [body]
 
 
+async def test_a_refusal_in_mid_body_leaves_nothing_that_could_be_used_again(connect, eventually):
+    exchange = await connect()
+    exchange.pause_writing()  # as the transport does where the peer does not read
+    call = asyncio.ensure_future(post(exchange, b"x" * (1 << 20)))
+    await asyncio.sleep(0)
+    exchange.data_received(REFUSAL)
+    exchange.resume_writing()
+    with pytest.raises(Refused):
+        await call
+    await eventually(lambda: exchange.closed, "the connection to be closed")
+    assert (exchange.idle, exchange.usable) == ([], False)
+
+
 async def test_an_unused_connection_closes_itself(connect, peer, eventually):
     peer.answers = [[HEAD, chunk(b"end"), b"0\r\n\r\n"]]
     exchange = await connect(idle_s=0.01)
