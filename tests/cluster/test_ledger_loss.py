@@ -11,8 +11,8 @@ from clusterkit.waiting import until
 from fleetkit.story import insist, same, turn, turns
 
 FIRST, SECOND, THIRD = turns(9, new=20)
-LISTS = 4
-"""Complete lists that the operator makes while the gateways are gone: twelve seconds of its days."""
+LISTS = 40
+"""Complete lists that the operator makes while the gateways are gone: for two minutes."""
 
 
 async def test_a_ledger_that_comes_back_has_everything_and_a_lost_one_says_so(scene: Scene) -> None:

@@ -115,7 +115,6 @@ async def test_killed_at_thirty_moments_it_comes_to_the_same_end(scene: Scene, a
     await rounds(scene, audit, kill_again_and_again)
 
 
-@pytest.mark.xfail(strict=False, reason="known fault: one recovery may be told as two Events when two operators run")
 async def test_two_at_once_do_no_harm_even_if_one_believes_in_the_past(scene: Scene, audit: Audit) -> None:
     """In the second round nothing of the API server reaches one of them; in the third it sleeps, and wakes at the end.
 

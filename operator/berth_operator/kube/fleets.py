@@ -26,7 +26,7 @@ from berth_operator.kube.sizing import Sizing
 from berth_operator.kube.status_writer import StatusWriter
 from berth_operator.kube.store import Body, Key, Store
 from berth_operator.kube.words import Words
-from berth_operator.model import Action, Drop, Fleet, FleetKey, Kill, Place, Seen, Stop
+from berth_operator.model import Action, Drop, Fleet, FleetKey, Kill, Place, Seen, Start, Stop
 from berth_operator.plan import plan
 from berth_operator.policy import Policy
 from berth_operator.roster import Roster
@@ -102,7 +102,8 @@ class Fleets:
         """Bring a fleet one step nearer to what is wanted; return in how many seconds to look again.
 
         The watch may lag, and this process may have slept, while the gateways tell what is so now: whoever compares
-        the two sees workers without pods. What takes something away is decided at a second look, which is `sure`.
+        the two sees workers without pods, or misses a pod that nobody wants any more. What is made or taken away is
+        decided at a second look, which is `sure`.
         """
         fleet, body = FleetKey(*key), self._store.get("fleet", key)
         if body is None or is_ending(body):
@@ -115,7 +116,7 @@ class Fleets:
             await self._bury(place, pod, body)
         sight, target, actions = await self._plan(fleet, resource)
         assert target is not None
-        if _takes_away(actions) and not sure:
+        if _weighs(actions) and not sure:
             await self._see(fleet.namespace)
             return await self.look(key, sure=True)
         await self._hands.carry_out(actions, resource, sight.pods)
@@ -141,7 +142,7 @@ class Fleets:
         for place, pod in self._eyes.over(fleet).items():
             await self._hands.bury(place, pod)
         sight, _, actions = await self._plan(fleet, None)
-        if _takes_away(actions) and not sure:
+        if _weighs(actions) and not sure:
             await self._see(fleet.namespace)
             return await self.look(Key(*fleet), sure=True)
         await self._hands.carry_out(actions, None, sight.pods)
@@ -223,5 +224,6 @@ def _status(body: Body) -> FleetStatus | None:
         return None
 
 
-def _takes_away(actions: Iterable[Action]) -> bool:
-    return any(isinstance(action, Stop | Kill | Drop) for action in actions)
+def _weighs(actions: Iterable[Action]) -> bool:
+    """Whether anything is to be made or taken away."""
+    return any(isinstance(action, Start | Stop | Kill | Drop) for action in actions)

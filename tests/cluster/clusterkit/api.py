@@ -22,6 +22,8 @@ STRATEGIC = "application/strategic-merge-patch+json"
 UNREACHABLE = (aiohttp.ClientError, ConnectionError, TimeoutError)
 """What a client sees when the API server is gone."""
 _RELIST_PAUSE_S = 0.2
+_ATTEMPTS = 10
+"""As Kubernetes' own clients have it, of a request that the API server wants to be asked again later."""
 
 
 class ApiError(Exception):
@@ -102,18 +104,25 @@ class Api:
         kind: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Object:
-        """One request. Raises ApiError on a refusal."""
+        """One request, made again where a 429 says when: an API server that has just started is ready before all of
+        its storage is. Raises ApiError on a refusal.
+        """
         assert self._http is not None
         data = None if body is None else json.dumps(body)
         timeout = aiohttp.ClientTimeout(total=30)
-        async with self._http.request(
-            method, path, data=data, params=query, headers={"Content-Type": kind}, timeout=timeout
-        ) as answer:
-            content = await answer.text()
-            said = json.loads(content) if "json" in answer.content_type else {"text": content}
-            if answer.status >= 400:
-                raise ApiError(answer.status, said, f"{method} {path}")
-            return dict(said)
+        for attempt in range(1, _ATTEMPTS + 1):
+            async with self._http.request(
+                method, path, data=data, params=query, headers={"Content-Type": kind}, timeout=timeout
+            ) as answer:
+                content = await answer.text()
+                said = json.loads(content) if "json" in answer.content_type else {"text": content}
+                if answer.status < 400:
+                    return dict(said)
+                later = answer.headers.get("Retry-After")
+                if answer.status != 429 or later is None or attempt == _ATTEMPTS:
+                    raise ApiError(answer.status, said, f"{method} {path}")
+            await asyncio.sleep(float(later))
+        raise AssertionError
 
     async def follow(self, path: str, **query: str) -> AsyncIterator[tuple[str, list[Object]]]:
         """Yield ("LIST", all objects), then ("ADDED" | "MODIFIED" | "DELETED", [object]); a LIST again after a gap."""

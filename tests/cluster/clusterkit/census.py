@@ -50,7 +50,7 @@ async def looked_again(scene: Scene, audit: Audit, times: int) -> None:
     async def so() -> bool:
         return len(audit.requests(since=since, user=f":{ACCOUNT}", resource="pods", verb="list")) >= times
 
-    await until(so, f"the operator makes {times} complete lists", every_s=0.5)
+    await until(so, f"the operator makes {times} complete lists", timeout_s=60 + 6 * times, every_s=0.5)
 
 
 async def ledger_sessions(scene: Scene, origin: str = "cr") -> dict[str, Object]:

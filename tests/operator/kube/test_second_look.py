@@ -1,4 +1,4 @@
-"""What takes something away is decided by what is so now, not by what the watch has told so far."""
+"""What is made or taken away is decided by what is so now, not by what the watch has told so far."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from kubekit.bodies import fleet
-from kubekit.world import World
+from kubekit.world import World, key
 
 
 @pytest.fixture
@@ -53,6 +53,20 @@ async def test_what_is_gone_is_dropped_at_the_second_look(served: World) -> None
     served.cluster.remove("pod", pod["metadata"]["name"])
     await served.rounds(2)
     assert set(served.admin.asked("drop_worker")) == {("drop_worker", f"{pod['metadata']['uid']}.boot")}
+
+
+async def test_a_pod_that_nobody_wants_any_more_is_not_made_again(served: World) -> None:
+    """Another operator has ended it for a fleet that rests by now, and of the two the watch tells of the pod first."""
+    (pod,) = served.cluster.all("pod")
+    served.cluster.put("fleet", fleet(replicas=0))
+    served.cluster.remove("pod", pod["metadata"]["name"])
+    served.admin.workers_known.clear()
+    served.store.heard("pod", pod, deleted=True)
+    served.operator.triggers.look_at_fleet(key("tiny"))
+
+    await served.round(watch=False)
+
+    assert served.cluster.all("pod") == []
 
 
 def tell_ready(world: World, status: str) -> None:
