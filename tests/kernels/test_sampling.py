@@ -98,6 +98,7 @@ def test_top_p_leaves_the_smallest_set_that_reaches_it(ops):
     assert the_kept(ops, logits, top_p=0.79) == {0, 1}
     assert the_kept(ops, logits, top_p=0.81) == {0, 1, 2}
     assert the_kept(ops, logits, top_p=0.01) == {0}
+    assert the_kept(ops, [0.0] * 8, top_p=0.3) == {0, 1, 2}
 
 
 def test_min_p_is_relative_to_the_best(ops):
