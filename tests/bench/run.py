@@ -86,7 +86,11 @@ def write_docs(results: dict[str, Any], tables: dict[str, str]) -> None:
         "# Benchmarks",
         f"\nMeasured by `make bench` on {where['cpu']} ({where['cores']} cores), {results['date']}, all in one run.",
         "Times on a shared machine wander: compare rows of one table, not tables of two days. The aims: a gateway adds",
-        "at most 1 ms to a first token and 150 µs to a later one; a client waits 250 ms at most beyond the re-prefill.",
+        "at most 1 ms to a first token and 150 µs to a later one; a client waits 250 ms at most beyond the re-prefill;",
+        "attention of a decode reads at half of the memory's speed or more; a decode step of one session takes at most",
+        "1.3 times what reading its weights and KV takes. That speed is what torch sums up a second with the same",
+        "threads in the same run. Errors of attention are against float64, the largest as a share of the largest",
+        "result.",
         *(tables[name] for name in PARTS if name in tables),
     ]
     if "history" in tables:

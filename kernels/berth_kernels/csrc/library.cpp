@@ -28,7 +28,7 @@ using Parallel = void (*)(void (*act)(void*), void* data, unsigned threads, unsi
 constexpr int TILE_ROWS = 120;    // rows of a tile that share a block's layout; a multiple of the product's rows
 constexpr int SPLIT_ROWS = 32;    // up to so many rows the chunks of a tile are tasks of their own
 constexpr int TASKS_A_THREAD = 4;  // so that threads end at about the same time
-constexpr int64_t COLUMN_STEP = 8;  // columns that a linear layer computes together
+constexpr int64_t COLUMN_STEP = 4;  // columns that a linear layer computes together
 constexpr int64_t BLOCK_COLUMNS = 64, BLOCK_BYTES = 1 << 18;  // of weights that stay near while all rows pass by
 constexpr int64_t SERIAL_BYTES = 1 << 15;  // less is copied sooner than threads are woken
 

@@ -13,9 +13,8 @@ namespace BERTH_PATH {
 
 namespace {
 
-/// Rows of x that a tile takes, and weight rows beside so many: as many sums as the registers hold.
-constexpr int TILE_X = LANES == 16 ? 4 : 2;
-constexpr int tile_weights(int x) { return 8 * x <= LANES ? 8 : 4; }
+/// Rows of x, and of weights, that a tile multiplies: as many sums as the registers hold.
+constexpr int TILE_X = LANES == 16 ? 4 : 2, TILE_WEIGHTS = 4;
 
 /// Sum up the lanes of LANES vectors, those of the first into lane 0 …; the order of additions is that of `sum_of`.
 BERTH_INLINE Floats sums_of(Floats* v) {
@@ -46,9 +45,8 @@ template <class KV, class Math> class LinearRun {
     const int64_t low_, high_;
 
     template <int X> void rows(int64_t row) const {
-        constexpr int WEIGHTS = tile_weights(X);
         int64_t at = low_;
-        for (; at + WEIGHTS <= high_; at += WEIGHTS) tile<WEIGHTS, X>(at, row);
+        for (; at + TILE_WEIGHTS <= high_; at += TILE_WEIGHTS) tile<TILE_WEIGHTS, X>(at, row);
         for (; at < high_; at++) tile<1, X>(at, row);
     }
 
@@ -73,8 +71,8 @@ template <class KV, class Math> class LinearRun {
 #pragma GCC unroll 8
         for (int r = 0; r < WEIGHTS; r++) {
             const KV* from = weight + r * depth + at;
-            // The same place of the next tile, once: later rows of x find it near.
-            if (ahead) __builtin_prefetch(from + WEIGHTS * depth, 0, 2);
+            // The next tile in the order of memory, which is faster than the order of use; once: it stays near.
+            if (ahead) __builtin_prefetch(weight + (depth + at) * WEIGHTS + r * WIDTH);
             Floats vector = Math::template load<WHOLE>(from, left);
 #pragma GCC unroll 4
             for (int c = 0; c < X; c++) sum[c * WEIGHTS + r] = Math::add(sum[c * WEIGHTS + r], vector, own[c]);
