@@ -26,7 +26,7 @@ makes text of its ids. The others are libraries in a process that is told ids th
 A session is a streaming session in Berth, a sequence of the KV cache in llama.cpp, the whole history in each request
 and a prefix cache in vLLM and in transformers' continuous batching (`transformers-batching`), and in `transformers` the
 cache that `generate` left: there, sessions that speak at once share one, so they must be equally long. KV pools hold
-{kv_tokens} tokens; the cache of `transformers` grows as it must.
+{kv_tokens} tokens; the cache of `transformers` grows as it must. Berth runs with `--attention native`.
 """
 Sample = dict[str, Any]
 """What one engine was measured at in one round, as compare.measure() has it."""
