@@ -19,10 +19,15 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 
 # One compute thread a process, before anything loads torch: several processes at once that each spin on all cores take
 # many times as long. Children inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Benchmarks measure time; no test fails on a busy machine for that.
+settings.register_profile("timeless", parent=settings.default)
+settings.load_profile("timeless")
 
 READY_S = 10.0
 """A loaded machine may take seconds to start a process."""

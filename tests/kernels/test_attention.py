@@ -34,7 +34,7 @@ def check(batch: Batch, kernels, *, window: int | None = None, sinks: torch.Tens
     st.booleans(),
     st.integers(0, 99),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_mixed_batches_attend_as_by_hand(kernels, spans, page_size, window, sinks, seed):  # noqa: PLR0917 - hypothesis's
     batch = Batch.random([(start, start + count) for start, count in spans], page_size, seed=seed)
     logits = 3 * torch.randn(batch.query.shape[1], generator=torch.Generator().manual_seed(seed)) if sinks else None
@@ -79,7 +79,7 @@ def test_scores_may_be_far_apart(kernels, scale):
 
 
 @given(spans_of, st.sampled_from([1, 4, 16]), st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_kept_positions_keep_their_kv_and_attend_to_it(kernels, spans, page_size, data):
     batch = Batch.random([(start, start + count) for start, count in spans], page_size, seed=3)
     fresh = batch.fresh()

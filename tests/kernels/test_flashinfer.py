@@ -45,7 +45,7 @@ def attend(kernels: FlashInferKernels, spans, *, sinks: bool = False, window: in
 @given(
     st.lists(st.tuples(st.integers(0, 90), st.integers(1, 70)), min_size=1, max_size=6), st.sampled_from([1, 4, 100])
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_page_table_is_the_lists_it_stands_for(spans, page_size):
     fresh = itertools.count(7)
     nothing = torch.empty(0)

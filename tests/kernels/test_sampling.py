@@ -41,7 +41,7 @@ def the_kept(ops, logits: list[float], count: int = 40, **draw) -> set[int]:
 
 
 @given(st.lists(st.tuples(logits_of, draws_of), min_size=1, max_size=6))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_draw_does_not_depend_on_the_rest_of_the_batch(ops, batch):
     logits, draws = torch.tensor([row[0] for row in batch]), [row[1] for row in batch]
     together = ops.sample(logits, draws)
@@ -67,7 +67,7 @@ def test_every_backend_draws_the_same_tokens(ops, vocab):
 
 
 @given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), min_size=2, max_size=40), st.integers(2, 9), SEEDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_of_tokens_that_tie_the_lower_ids_are_kept(ops, logits, top_k, seed):
     kept = sorted(range(len(logits)), key=lambda token: (-logits[token], token))[:top_k]
     others = [value if token in kept else float("-inf") for token, value in enumerate(logits)]

@@ -38,7 +38,7 @@ from berth_operator.policy import Policy
 KEY = FleetKey("default", "default")
 NEW, OLD = "new", "old"
 POLICY = Policy()
-unhurried = settings(max_examples=150, deadline=None)
+unhurried = settings(max_examples=150)
 """A loaded machine takes its time."""
 STEP_S = 5.0
 GIVEN_UP_S = 30.0

@@ -20,7 +20,7 @@ messages = st.lists(
 
 
 @given(plain_text)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_ids_are_the_bytes_and_text_round_trips(text: str) -> None:
     ids = TOKENIZER.encode(text, add_special_tokens=False)
     assert ids == list(text.encode())
@@ -48,7 +48,7 @@ def test_a_chat_reads_as_marked_messages() -> None:
 
 
 @given(messages)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_template_only_appends(chat: list[dict[str, str]]) -> None:
     rendered = [TOKENIZER.apply_chat_template(chat[:n], tokenize=False) for n in range(1, len(chat) + 1)]
     assert all(longer.startswith(shorter) for shorter, longer in itertools.pairwise(rendered))

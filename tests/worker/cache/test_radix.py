@@ -176,5 +176,5 @@ class TreeMachine(RuleBasedStateMachine):
                 assert all(each in self.known for each in self.beginnings(text))
 
 
-TreeMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TreeMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 TestTreeMachine = TreeMachine.TestCase
