@@ -33,6 +33,9 @@ from berth_operator.policy import Policy
 from berth_operator.roster import Roster
 
 UNKNOWN = FleetWord(exists=True)
+FRESH_S = 2.0
+"""What was seen longer ago than this is seen anew before it is acted on: this process may have slept meanwhile, or the
+answer been on its way for long. Each time it may take twice as long, so that a slow API server holds nothing up."""
 
 
 class Decision(NamedTuple):
@@ -41,6 +44,13 @@ class Decision(NamedTuple):
     sight: Sight
     target: Fleet | None
     actions: list[Action]
+
+
+class Seeing(NamedTuple):
+    """Since when what is judged has been looked up for this very decision, and for how long that is good."""
+
+    since: float
+    fresh_s: float
 
 
 class Fleets:
@@ -99,16 +109,16 @@ class Fleets:
         self._words.keep(pods)
         self._hands.ending &= pods
 
-    async def look(self, key: Key, *, sure: bool = False) -> float | None:
+    async def look(self, key: Key, seeing: Seeing | None = None) -> float | None:
         """Bring a fleet one step nearer to what is wanted; return in how many seconds to look again.
 
         The watch may lag, and this process may have slept, while the gateways tell what is so now: whoever compares
         the two sees workers without pods, or misses a pod that nobody wants any more. What is made or taken away is
-        decided at a second look, which is `sure`.
+        decided at a second look, by what was looked up for it.
         """
         fleet, body = FleetKey(*key), self._store.get("fleet", key)
         if body is None or is_ending(body):
-            return await self._dissolve(fleet, sure=sure)
+            return await self._dissolve(fleet, seeing)
         try:
             resource = read(InferenceFleet, body)
         except ValidationError as error:
@@ -117,9 +127,8 @@ class Fleets:
             await self._bury(place, pod, body)
         sight, target, actions = await self._plan(fleet, resource)
         assert target is not None
-        if _weighs(actions) and not sure:
-            await self._see(fleet.namespace)
-            return await self.look(key, sure=True)
+        if _weighs(actions) and not self._is_fresh(seeing):
+            return await self.look(key, await self._seen(fleet, seeing))
         killed = {action.place for action in actions if isinstance(action, Kill)}
         await asyncio.gather(*(self._tell_of_kill(each, body) for each in sight.instances if each.place in killed))
         await self._hands.carry_out(actions, resource, sight.pods)
@@ -137,7 +146,7 @@ class Fleets:
         early = await self._say(body, fleet_status.judge(seen, resource.status, sight.now))
         return self._again(seen, actions, resource, early)
 
-    async def _dissolve(self, fleet: FleetKey, *, sure: bool) -> float | None:
+    async def _dissolve(self, fleet: FleetKey, seeing: Seeing | None) -> float | None:
         """Nobody wants it: its pods go with their owner; until then no turn begins there."""
         self._known.pop(fleet, None)
         self._sizing.forget(fleet)
@@ -145,11 +154,19 @@ class Fleets:
         for place, pod in self._eyes.over(fleet).items():
             await self._hands.bury(place, pod)
         sight, _, actions = await self._plan(fleet, None)
-        if _weighs(actions) and not sure:
-            await self._see(fleet.namespace)
-            return await self.look(Key(*fleet), sure=True)
+        if _weighs(actions) and not self._is_fresh(seeing):
+            return await self.look(Key(*fleet), await self._seen(fleet, seeing))
         await self._hands.carry_out(actions, None, sight.pods)
         return self._settings.times.poll_s if actions or sight.registered else None
+
+    def _is_fresh(self, seeing: Seeing | None) -> bool:
+        return seeing is not None and self._clock() - seeing.since <= seeing.fresh_s
+
+    async def _seen(self, fleet: FleetKey, before: Seeing | None) -> Seeing:
+        """See what is judged as it is now; it is good from before it was asked for."""
+        since = self._clock()
+        await self._see(fleet.namespace)
+        return Seeing(since, FRESH_S if before is None else 2 * before.fresh_s)
 
     async def _plan(self, fleet: FleetKey, resource: InferenceFleet | None) -> Decision:
         sight = await self._eyes.look(fleet, resource.metadata["uid"] if resource else None)

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 
+from berth_operator.kube.store import Kind, Listing
 from kubekit.bodies import fleet
 from kubekit.world import World, key
 
@@ -64,6 +65,29 @@ async def test_a_pod_that_nobody_wants_any_more_is_not_made_again(served: World)
     served.store.heard("pod", pod, deleted=True)
     served.operator.triggers.look_at_fleet(key("tiny"))
 
+    await served.round(watch=False)
+
+    assert served.cluster.all("pod") == []
+
+
+async def test_an_answer_from_before_a_sleep_is_asked_for_again(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fleet was listed as it wanted a worker; when the answer is read, ten seconds on, it wants none."""
+    (pod,) = served.cluster.all("pod")
+    served.cluster.remove("pod", pod["metadata"]["name"])
+    served.admin.workers_known.clear()
+    served.store.heard("pod", pod, deleted=True)
+    served.operator.triggers.look_at_fleet(key("tiny"))
+    real = served.cluster.list
+
+    async def asleep(kind: Kind, namespace: str | None) -> Listing:
+        answer = await real(kind, namespace)
+        if kind == "fleet":
+            monkeypatch.setattr(served.cluster, "list", real)
+            served.clock.advance(10)
+            served.cluster.put("fleet", fleet(replicas=0))
+        return answer
+
+    monkeypatch.setattr(served.cluster, "list", asleep)
     await served.round(watch=False)
 
     assert served.cluster.all("pod") == []
