@@ -26,7 +26,7 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Benchmarks measure time; no test fails on a busy machine for that.
-settings.register_profile("timeless", parent=settings.default)
+settings.register_profile("timeless", parent=settings.default, deadline=None)
 settings.load_profile("timeless")
 
 READY_S = 10.0
