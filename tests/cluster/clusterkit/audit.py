@@ -7,6 +7,7 @@ of its own behind them.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 from clusterkit.api import Api
 from clusterkit.waiting import until
 
+_BLOCK = 1 << 16
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
@@ -48,8 +50,16 @@ class Audit:
     path: Path
 
     def mark(self) -> int:
-        """Return the position after all that is in the log now."""
-        return self.path.stat().st_size
+        """Return the position after all that is in the log now; a line that is still being written is not in it."""
+        with self.path.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            while end:
+                begin = max(0, end - _BLOCK)
+                log.seek(begin)
+                if (found := log.read(end - begin).rfind(b"\n")) >= 0:
+                    return begin + found + 1
+                end = begin
+        return 0
 
     async def caught_up(self, api: Api) -> int:
         """Wait until all requests that were answered before are in the log; return the position after them."""
